@@ -1,0 +1,19 @@
+//! # libinfer
+//!
+//! A large-language-model inference engine behind the C interface of llama.cpp. ARCHITECTURE.md tells the way of a model
+//! and the way of a token by file name; this page is the map of modules, lowest layer first. Dependencies point downwards
+//! only, and nothing below [`capi`] knows that C exists.
+
+pub mod error;
+pub mod quant;
+pub mod gguf;
+pub mod graph;
+pub mod backend;
+pub mod memory;
+pub mod vocab;
+pub mod model;
+pub mod sampling;
+pub mod context;
+pub mod capi;
+
+pub use error::{Error, Result};
