@@ -7,6 +7,7 @@
 pub mod error;
 pub mod quant;
 pub mod gguf;
+pub mod tensor;
 pub mod graph;
 pub mod backend;
 pub mod memory;

@@ -1,0 +1,347 @@
+//! What architectures build their graphs from: the inputs, and the blocks that families of models share.
+
+use super::loader::{Linear, NormWeights};
+use super::{HParams, SwaType};
+use crate::error::Result;
+use crate::graph::{
+    Attention, BinaryOp, Builder, GluOp, Input, MaskId, Norm, NormKind, Rope, RopeKind, StateId, UnaryOp, ValueId,
+};
+use crate::quant::DType;
+use crate::tensor::WeightRef;
+
+/// Rotary embedding as the context asks for it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs)]
+pub struct RopeSetup {
+    pub freq_base: f32,
+    pub freq_scale: f32,
+    pub ext_factor: f32,
+    pub attn_factor: f32,
+    pub beta_fast: f32,
+    pub beta_slow: f32,
+    pub n_ctx_orig: u32,
+}
+
+/// The KV cache of one layer.
+#[derive(Debug, Clone, Copy)]
+pub struct KvLayer {
+    /// Keys, `[n_embd_k, rows]`.
+    pub k: StateId,
+    /// Values, `[n_embd_v, rows]`.
+    pub v: StateId,
+    /// Which group of layers it belongs to: it says where the cells are and who sees them.
+    pub group: u8,
+    /// Cells over all streams.
+    pub rows: usize,
+    /// Type of the keys.
+    pub type_k: DType,
+    /// Type of the values.
+    pub type_v: DType,
+}
+
+/// What a graph is built for. Two ubatches with equal shapes share a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UbatchShape {
+    /// Tokens.
+    pub n_tokens: usize,
+    /// Tokens whose outputs are wanted.
+    pub n_outputs: usize,
+    /// Sequences, for pooling.
+    pub n_seqs: usize,
+    /// The caller gives embeddings instead of tokens.
+    pub embd: bool,
+}
+
+/// What an architecture gives back.
+#[derive(Debug, Clone, Copy)]
+pub struct Outputs {
+    /// The last hidden state, `[n_embd, n_outputs]`.
+    pub embd: ValueId,
+    /// `[n_vocab, n_outputs]`, for models with a head.
+    pub logits: Option<ValueId>,
+}
+
+/// A graph under construction together with what it is built for.
+pub struct Build<'a> {
+    /// The graph.
+    pub g: Builder,
+    /// The model's hyper-parameters.
+    pub hp: &'a HParams,
+    /// Pairing of rotated dimensions.
+    pub rope_kind: Option<RopeKind>,
+    /// Rotary embedding.
+    pub rope: RopeSetup,
+    /// Context length of one sequence.
+    pub n_ctx_seq: u32,
+    /// The ubatch.
+    pub shape: UbatchShape,
+    /// The KV cache of each layer; empty: attention is over the ubatch itself.
+    pub kv: &'a [Option<KvLayer>],
+}
+
+/// The projections of an attention block.
+#[derive(Debug, Clone)]
+pub struct AttentionWeights {
+    /// To queries `[n_embd, n_head * head_k]`, keys and values.
+    pub qkv: [Linear; 3],
+    /// Back, `[n_head * head_v, n_embd]`.
+    pub o: Linear,
+    /// Norm of each query head.
+    pub q_norm: Option<NormWeights>,
+    /// Norm of each key head.
+    pub k_norm: Option<NormWeights>,
+}
+
+/// Experts behind a router.
+#[derive(Debug, Clone)]
+pub struct MoeWeights {
+    /// The router, `[n_embd, n_expert]`.
+    pub gate_inp: Linear,
+    /// `[n_embd, n_ff, n_expert]`.
+    pub gate: Option<Linear>,
+    /// `[n_embd, n_ff, n_expert]`.
+    pub up: Linear,
+    /// `[n_ff, n_embd, n_expert]`.
+    pub down: Linear,
+}
+
+/// Smallest sum of expert weights that they are divided by: the smallest normal f16, as llama.cpp has it.
+const MIN_EXPERT_SUM: f32 = 6.103_515_6e-5;
+
+impl Build<'_> {
+    /// A weight as a value of the graph.
+    pub fn w(&mut self, w: &WeightRef) -> ValueId {
+        self.g.weight(w)
+    }
+
+    /// `[n_embd, n_tokens]`: rows of the embedding table, or what the caller gives.
+    pub fn input_embd(&mut self, table: &WeightRef) -> Result<ValueId> {
+        let n_tokens = self.shape.n_tokens;
+        let x = if self.shape.embd {
+            self.g.input(Input::Embd, DType::F32, [self.hp.n_embd, n_tokens, 1, 1])?
+        } else {
+            let ids = self.g.input(Input::Tokens, DType::I32, [n_tokens, 1, 1, 1])?;
+            let table = self.g.weight(table);
+            self.g.get_rows(table, ids)?
+        };
+        self.g.name(x, "inp_embd", None);
+        Ok(x)
+    }
+
+    /// Positions, i32 `[n_tokens]`.
+    pub fn positions(&mut self) -> Result<ValueId> {
+        self.g.input(Input::Positions, DType::I32, [self.shape.n_tokens, 1, 1, 1])
+    }
+
+    /// Keeps the rows of the tokens whose outputs are wanted.
+    pub fn pick_outputs(&mut self, x: ValueId) -> Result<ValueId> {
+        if self.shape.n_outputs == self.shape.n_tokens {
+            return Ok(x);
+        }
+        let ids = self.g.input(Input::OutIds, DType::I32, [self.shape.n_outputs, 1, 1, 1])?;
+        self.g.get_rows(x, ids)
+    }
+
+    /// `(w · x) * s + b`.
+    pub fn linear(&mut self, l: &Linear, x: ValueId) -> Result<ValueId> {
+        let w = self.g.weight(&l.w);
+        let mut y = self.g.matmul(w, x)?;
+        if let Some(s) = &l.s {
+            let s = self.g.weight(s);
+            y = self.g.mul(y, s)?;
+        }
+        if let Some(b) = &l.b {
+            let b = self.g.weight(b);
+            y = self.g.add(y, b)?;
+        }
+        Ok(y)
+    }
+
+    /// The same over the experts that `ids` name.
+    fn experts(&mut self, l: &Linear, x: ValueId, ids: ValueId) -> Result<ValueId> {
+        let w = self.g.weight(&l.w);
+        let mut y = self.g.matmul_id(w, x, ids)?;
+        if let Some(s) = &l.s {
+            let (s, ne) = (self.g.weight(s), self.g.ne(ids));
+            let table = self.g.reshape(s, [1, self.hp.n_expert, 1, 1])?;
+            let flat = self.g.reshape(ids, [ne[0] * ne[1], 1, 1, 1])?;
+            let picked = self.g.get_rows(table, flat)?;
+            let picked = self.g.reshape(picked, [1, ne[0], ne[1], 1])?;
+            y = self.g.mul(y, picked)?;
+        }
+        if let Some(b) = &l.b {
+            let b = self.g.weight(b);
+            y = self.g.add_id(y, b, ids)?;
+        }
+        Ok(y)
+    }
+
+    /// Root-mean-square norm.
+    pub fn rms_norm(&mut self, x: ValueId, n: &NormWeights) -> Result<ValueId> {
+        self.norm(NormKind::Rms, self.hp.norm_rms_eps, x, n)
+    }
+
+    /// Layer norm.
+    pub fn layer_norm(&mut self, x: ValueId, n: &NormWeights) -> Result<ValueId> {
+        self.norm(NormKind::Layer, self.hp.norm_eps, x, n)
+    }
+
+    fn norm(&mut self, kind: NormKind, eps: f32, x: ValueId, n: &NormWeights) -> Result<ValueId> {
+        let w = self.g.weight(&n.w);
+        let b = n.b.as_ref().map(|b| self.g.weight(b));
+        self.g.norm(Norm { kind, eps }, x, Some(w), b)
+    }
+
+    /// Rotates heads as layer `il` does.
+    pub fn rotate(&mut self, x: ValueId, il: usize, factors: Option<&WeightRef>) -> Result<ValueId> {
+        let Some(kind) = self.rope_kind else { return Ok(x) };
+        let r = self.rope;
+        let swa = self.hp.swa_type != SwaType::None && self.hp.is_swa[il];
+        let rope = Rope {
+            kind,
+            n_dims: self.hp.n_rot,
+            freq_base: if swa { self.hp.rope_freq_base_swa } else { r.freq_base },
+            freq_scale: if swa { self.hp.rope_freq_scale_swa } else { r.freq_scale },
+            ext_factor: r.ext_factor,
+            attn_factor: r.attn_factor,
+            beta_fast: r.beta_fast,
+            beta_slow: r.beta_slow,
+            n_ctx_orig: r.n_ctx_orig,
+        };
+        let pos = self.positions()?;
+        let factors = factors.map(|f| self.g.weight(f));
+        self.g.rope(rope, x, pos, factors)
+    }
+
+    /// Queries, keys and values as heads `[head, n_head, n_tokens]`, with their norms if there are any.
+    pub fn qkv(&mut self, a: &AttentionWeights, x: ValueId, il: usize) -> Result<[ValueId; 3]> {
+        let (hp, n) = (self.hp, self.shape.n_tokens);
+        let shapes = [
+            [hp.n_embd_head_k, hp.n_head[il], n, 1],
+            [hp.n_embd_head_k, hp.n_head_kv[il], n, 1],
+            [hp.n_embd_head_v, hp.n_head_kv[il], n, 1],
+        ];
+        let mut heads = [x; 3];
+        for (i, name) in ["Qcur", "Kcur", "Vcur"].into_iter().enumerate() {
+            let y = self.linear(&a.qkv[i], x)?;
+            self.g.name(y, name, Some(il));
+            heads[i] = self.g.reshape(y, shapes[i])?;
+        }
+        for (head, norm, name) in [(0, &a.q_norm, "Qcur_normed"), (1, &a.k_norm, "Kcur_normed")] {
+            if let Some(norm) = norm {
+                heads[head] = self.rms_norm(heads[head], norm)?;
+                self.g.name(heads[head], name, Some(il));
+            }
+        }
+        Ok(heads)
+    }
+
+    /// Stores keys and values of layer `il` if it has a cache, and attends: `[head_v * n_head, n_tokens]`.
+    pub fn attend(&mut self, [q, k, v]: [ValueId; 3], il: usize, scale: f32) -> Result<ValueId> {
+        let hp = self.hp;
+        for (x, name) in [(q, "Qcur"), (k, "Kcur"), (v, "Vcur")] {
+            self.g.name(x, name, Some(il));
+        }
+        let mut p = Attention { scale, soft_cap: hp.attn_soft_cap, max_alibi_bias: hp.max_alibi_bias, mask: MaskId(0) };
+        let (mut keys, mut values) = (k, v);
+        if let Some(Some(kv)) = self.kv.get(il).copied() {
+            p.mask = MaskId(kv.group);
+            let rows = self.g.input(Input::KvRows(kv.group), DType::I32, [self.shape.n_tokens, 1, 1, 1])?;
+            keys = self.store(kv.k, &format!("cache_k_l{il}"), kv.type_k, k, rows, kv.rows)?;
+            values = self.store(kv.v, &format!("cache_v_l{il}"), kv.type_v, v, rows, kv.rows)?;
+        }
+        let y = self.g.attention(p, q, keys, values, None)?;
+        self.g.name(y, "kqv_out", Some(il));
+        Ok(y)
+    }
+
+    /// Writes heads into cache rows; the whole cache as heads `[head, n_head_kv, n_rows]`.
+    fn store(&mut self, state: StateId, name: &str, dtype: DType, x: ValueId, rows: ValueId, n_rows: usize) -> Result<ValueId> {
+        let ne = self.g.ne(x);
+        let flat = self.merge_heads(x)?;
+        let cache = self.g.state(state, name, dtype, [ne[0] * ne[1], n_rows, 1, 1]);
+        let cache = self.g.set_rows(cache, flat, rows)?;
+        self.g.reshape(cache, [ne[0], ne[1], n_rows, 1])
+    }
+
+    /// `[head, n_head, n_tokens]` → `[head * n_head, n_tokens]`.
+    pub fn merge_heads(&mut self, x: ValueId) -> Result<ValueId> {
+        let ne = self.g.ne(x);
+        self.g.reshape(x, [ne[0] * ne[1], ne[2], 1, 1])
+    }
+
+    /// The output projection of an attention block, for the tokens whose outputs are wanted if this is the `last` layer.
+    pub fn project_out(&mut self, o: &Linear, x: ValueId, il: usize, last: bool) -> Result<ValueId> {
+        let x = if last { self.pick_outputs(x)? } else { x };
+        let y = self.linear(o, x)?;
+        self.g.name(y, "attn_out", Some(il));
+        Ok(y)
+    }
+
+    /// `down(act(gate · x) * (up · x))`.
+    pub fn gated_ffn(&mut self, op: GluOp, gate: &Linear, up: &Linear, down: &Linear, x: ValueId) -> Result<ValueId> {
+        let gate = self.linear(gate, x)?;
+        let up = self.linear(up, x)?;
+        let y = self.g.glu(op, gate, up)?;
+        self.linear(down, y)
+    }
+
+    /// `down(act(up · x))`.
+    pub fn plain_ffn(&mut self, act: UnaryOp, up: &Linear, down: &Linear, x: ValueId) -> Result<ValueId> {
+        let y = self.linear(up, x)?;
+        let y = self.g.unary(act, y)?;
+        self.linear(down, y)
+    }
+
+    /// Mixture of experts with a softmax router whose chosen weights are normalized.
+    pub fn moe_ffn(&mut self, op: GluOp, m: &MoeWeights, x: ValueId, il: usize) -> Result<ValueId> {
+        let (n_embd, n) = (self.g.ne(x)[0], self.g.ne(x)[1]);
+        let (n_expert, n_used) = (self.hp.n_expert, self.hp.n_expert_used);
+        let logits = self.linear(&m.gate_inp, x)?;
+        let probs = self.g.soft_max(logits, 1.0)?;
+        self.g.name(probs, "ffn_moe_probs", Some(il));
+        let ids = self.g.top_k(probs, n_used)?;
+        self.g.name(ids, "ffn_moe_topk", Some(il));
+
+        // One table of single-element rows per token, so that picking rows picks probabilities.
+        let table = self.g.reshape(probs, [1, n_expert, n, 1])?;
+        let weights = self.g.get_rows(table, ids)?;
+        let weights = self.g.reshape(weights, [n_used, n, 1, 1])?;
+        let sum = self.g.sum_rows(weights)?;
+        let sum = self.g.clamp(sum, MIN_EXPERT_SUM, f32::INFINITY)?;
+        let mut weights = self.g.binary(BinaryOp::Div, weights, sum)?;
+        if self.hp.expert_weights_scale != 0.0 && self.hp.expert_weights_scale != 1.0 {
+            weights = self.g.scale(weights, self.hp.expert_weights_scale)?;
+        }
+        let weights = self.g.reshape(weights, [1, n_used, n, 1])?;
+
+        let x = self.g.reshape(x, [n_embd, 1, n, 1])?;
+        let up = self.experts(&m.up, x, ids)?;
+        let y = match &m.gate {
+            Some(gate) => {
+                let gate = self.experts(gate, x, ids)?;
+                self.g.glu(op, gate, up)?
+            }
+            None => self.g.unary(op.activation(), up)?,
+        };
+        let y = self.experts(&m.down, y, ids)?;
+        let y = self.g.mul(y, weights)?;
+        self.sum_experts(y)
+    }
+
+    /// `[n, n_used, n_tokens]` → `[n, n_tokens]`.
+    fn sum_experts(&mut self, y: ValueId) -> Result<ValueId> {
+        let ne = self.g.ne(y);
+        let row = ne[0] * size_of::<f32>();
+        let slot = |b: &mut Self, i: usize| b.g.view(y, [ne[0], ne[2], 1, 1], [4, row * ne[1], row * ne[1] * ne[2], row * ne[1] * ne[2]], i * row);
+        let mut sum = slot(self, 0)?;
+        if ne[1] == 1 {
+            return self.g.cont(sum);
+        }
+        for i in 1..ne[1] {
+            let next = slot(self, i)?;
+            sum = self.g.add(sum, next)?;
+        }
+        Ok(sum)
+    }
+}
