@@ -214,6 +214,12 @@ impl Bytes {
         storage.bytes().get(range.clone())?;
         Some(Bytes { storage: storage.clone(), start: range.start, len: range.len() })
     }
+
+    /// A part of it; `None` when `range` is not inside.
+    pub fn slice(&self, range: Range<usize>) -> Option<Bytes> {
+        self.get(range.clone())?;
+        Some(Bytes { storage: self.storage.clone(), start: self.start + range.start, len: range.len() })
+    }
 }
 
 impl Deref for Bytes {

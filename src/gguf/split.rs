@@ -72,6 +72,11 @@ impl TensorData {
         &self.bytes
     }
 
+    /// The same, kept alive by itself.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// The tensor, borrowed.
     pub fn view(&self) -> TensorView<'_> {
         TensorView { dtype: self.dtype, ne: self.ne, bytes: &self.bytes }

@@ -58,19 +58,20 @@ impl<'a> Loader<'a> {
         if let Some(w) = self.loaded.get(name) {
             return if w.ne == want { Ok(Some(w.clone())) } else { Err(wrong_shape(name, want, w.ne)) };
         }
-        let Some(tensor) = self.files.tensor(name) else { return Ok(None) };
-        let found = tensor.info.ne.map(|n| n as usize);
+        let Some(info) = self.files.find(name) else { return Ok(None) };
+        let (dtype, found) = (info.dtype, info.ne.map(|n| n as usize));
         if found != want {
             return Err(wrong_shape(name, want, found));
         }
-        let w = Arc::new(Weight { name: name.to_string(), dtype: tensor.info.dtype, ne: found, data: tensor.data });
+        let data = self.files.tensor(name)?.into_bytes();
+        let w = Arc::new(Weight { name: name.to_string(), dtype, ne: found, data });
         self.loaded.insert(name.to_string(), w.clone());
         Ok(Some(w))
     }
 
     /// Whether the file has a tensor.
     pub fn has(&self, name: &str) -> bool {
-        self.files.tensor(name).is_some()
+        self.files.find(name).is_some()
     }
 
     /// `<base>.weight [n_in, n_out]` with what belongs to it.
