@@ -278,6 +278,17 @@ impl Build<'_> {
         Ok(y)
     }
 
+    /// The final norm and the head, if there is one.
+    pub fn head(&mut self, x: ValueId, norm: &NormWeights, output: Option<&Linear>) -> Result<Outputs> {
+        let embd = self.rms_norm(x, norm)?;
+        self.g.name(embd, "result_norm", None);
+        let logits = output.map(|output| self.linear(output, embd)).transpose()?;
+        if let Some(logits) = logits {
+            self.g.name(logits, "result_output", None);
+        }
+        Ok(Outputs { embd, logits })
+    }
+
     /// `down(act(gate · x) * (up · x))`.
     pub fn gated_ffn(&mut self, op: GluOp, gate: &Linear, up: &Linear, down: &Linear, x: ValueId) -> Result<ValueId> {
         let gate = self.linear(gate, x)?;

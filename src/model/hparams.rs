@@ -140,6 +140,22 @@ impl Meta<'_> {
         Ok(n as usize)
     }
 
+    /// Which layers have a sliding window: as the file says, or every `period`-th one not.
+    pub fn swa_pattern(&self, hp: &mut HParams, period: u32) -> Result<()> {
+        let key = "attention.sliding_window_pattern";
+        match self.gguf.find_array(&format!("{}.{key}", self.arch)) {
+            Ok(Some(_)) => {
+                let flags: Option<Vec<bool>> = self.gguf.find_per_layer(&format!("{}.{key}", self.arch), hp.n_layer)?;
+                hp.is_swa = flags.unwrap_or_default();
+                Ok(())
+            }
+            Ok(None) | Err(_) => {
+                hp.set_swa_pattern(self.size(key, Some(period), MAX_LAYERS)?);
+                Ok(())
+            }
+        }
+    }
+
     /// A value for each of `n` layers, from a scalar or an array; `None` if there is neither.
     pub fn per_layer(&self, key: &str, n: usize) -> Result<Option<Vec<usize>>> {
         let values: Option<Vec<u32>> = self.gguf.find_per_layer(&format!("{}.{key}", self.arch), n)?;

@@ -1,6 +1,7 @@
 //! Hands an architecture the tensors of its file by name, each checked against the shape that it expects.
 
 use super::HParams;
+use super::build::{AttentionWeights, MoeWeights};
 use crate::error::{Error, Result};
 use crate::gguf::GgufFiles;
 use crate::tensor::{Weight, WeightRef};
@@ -80,6 +81,48 @@ impl<'a> Loader<'a> {
             w: self.tensor(&format!("{base}.weight"), &[n_in, n_out])?,
             b: self.optional(&format!("{base}.bias"), &[n_out])?,
             s: self.optional(&format!("{base}.scale"), &[1])?,
+        })
+    }
+
+    /// A matrix that may be there.
+    pub fn optional_linear(&mut self, base: &str, n_in: usize, n_out: usize) -> Result<Option<Linear>> {
+        if self.has(&format!("{base}.weight")) { self.linear(base, n_in, n_out).map(Some) } else { Ok(None) }
+    }
+
+    /// The embedding table, `[n_embd, n_vocab]`.
+    pub fn token_embd(&mut self) -> Result<WeightRef> {
+        self.tensor("token_embd.weight", &[self.hp.n_embd, self.hp.n_vocab])
+    }
+
+    /// The head, `[n_embd, n_vocab]`; models without one use the embedding table.
+    pub fn output(&mut self) -> Result<Linear> {
+        match self.optional_linear("output", self.hp.n_embd, self.hp.n_vocab)? {
+            Some(output) => Ok(output),
+            None => Ok(Linear { w: self.token_embd()?, b: None, s: None }),
+        }
+    }
+
+    /// The attention block of layer `il`, with the norms of its heads if there are any.
+    pub fn attention(&mut self, il: usize) -> Result<AttentionWeights> {
+        let hp = self.hp;
+        let n_q = hp.n_embd_head_k * hp.n_head[il];
+        Ok(AttentionWeights {
+            qkv: self.qkv(il, n_q, hp.n_embd_k(il), hp.n_embd_v(il))?,
+            o: self.linear(&format!("blk.{il}.attn_output"), hp.n_embd_head_v * hp.n_head[il], hp.n_embd)?,
+            q_norm: self.optional_norm(&format!("blk.{il}.attn_q_norm"), hp.n_embd_head_k)?,
+            k_norm: self.optional_norm(&format!("blk.{il}.attn_k_norm"), hp.n_embd_head_k)?,
+        })
+    }
+
+    /// The router and experts of layer `il`.
+    pub fn moe(&mut self, il: usize, n_ff: usize) -> Result<MoeWeights> {
+        let (n_embd, n_expert) = (self.hp.n_embd, self.hp.n_expert);
+        let gate = format!("blk.{il}.ffn_gate_exps");
+        Ok(MoeWeights {
+            gate_inp: self.linear(&format!("blk.{il}.ffn_gate_inp"), n_embd, n_expert)?,
+            gate: if self.has(&format!("{gate}.weight")) { Some(self.experts(&gate, n_embd, n_ff)?) } else { None },
+            up: self.experts(&format!("blk.{il}.ffn_up_exps"), n_embd, n_ff)?,
+            down: self.experts(&format!("blk.{il}.ffn_down_exps"), n_ff, n_embd)?,
         })
     }
 

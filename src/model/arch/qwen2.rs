@@ -1,0 +1,88 @@
+//! Qwen 2: Llama's layout with biases on queries, keys and values and rotation by halves.
+
+use super::{Architecture, Loader, Meta, UNKNOWN_SIZE};
+use crate::error::Result;
+use crate::graph::GluOp;
+use crate::model::HParams;
+use crate::model::build::{AttentionWeights, Build, Outputs};
+use crate::model::loader::{Linear, NormWeights};
+use crate::tensor::WeightRef;
+
+struct Qwen2 {
+    tok_embd: WeightRef, // [n_embd, n_vocab]
+    layers: Vec<Layer>,
+    output_norm: NormWeights,
+    output: Linear, // [n_embd, n_vocab]
+}
+
+struct Layer {
+    attn_norm: NormWeights,
+    attn: AttentionWeights,
+    ffn_norm: NormWeights,
+    gate: Linear, // [n_embd, n_ff]
+    up: Linear,   // [n_embd, n_ff]
+    down: Linear, // [n_ff, n_embd]
+}
+
+pub fn hparams(meta: &Meta, hp: &mut HParams) -> Result<&'static str> {
+    hp.norm_rms_eps = meta.require("attention.layer_norm_rms_epsilon")?;
+    Ok(match hp.n_layer {
+        24 if hp.n_embd == 1024 => "0.5B",
+        24 => "1B",
+        28 if hp.n_embd == 1536 => "1.5B",
+        28 | 32 => "7B",
+        36 => "3B",
+        40 if hp.n_head[0] == 20 => "4B",
+        40 => "13B",
+        48 => "14B",
+        64 => "32B",
+        80 => "70B",
+        _ => UNKNOWN_SIZE,
+    })
+}
+
+pub fn load(l: &mut Loader) -> Result<Box<dyn Architecture>> {
+    let hp = l.hp;
+    let layers = (0..hp.n_layer).map(|il| Layer::load(l, il)).collect::<Result<_>>()?;
+    let output_norm = l.norm("output_norm", hp.n_embd)?;
+    Ok(Box::new(Qwen2 { tok_embd: l.token_embd()?, layers, output_norm, output: l.output()? }))
+}
+
+impl Layer {
+    fn load(l: &mut Loader, il: usize) -> Result<Layer> {
+        let (n_embd, n_ff, blk) = (l.hp.n_embd, l.hp.n_ff[il], |name: &str| format!("blk.{il}.{name}"));
+        Ok(Layer {
+            attn_norm: l.norm(&blk("attn_norm"), n_embd)?,
+            attn: l.attention(il)?,
+            ffn_norm: l.norm(&blk("ffn_norm"), n_embd)?,
+            gate: l.linear(&blk("ffn_gate"), n_embd, n_ff)?,
+            up: l.linear(&blk("ffn_up"), n_embd, n_ff)?,
+            down: l.linear(&blk("ffn_down"), n_ff, n_embd)?,
+        })
+    }
+}
+
+impl Architecture for Qwen2 {
+    fn build(&self, b: &mut Build) -> Result<Outputs> {
+        let scale = b.hp.kq_scale();
+        let mut x = b.input_embd(&self.tok_embd)?;
+        for (il, layer) in self.layers.iter().enumerate() {
+            let last = il + 1 == self.layers.len();
+            let cur = b.rms_norm(x, &layer.attn_norm)?;
+            let [q, k, v] = b.qkv(&layer.attn, cur, il)?;
+            let q = b.rotate(q, il, None)?;
+            let k = b.rotate(k, il, None)?;
+            let cur = b.attend([q, k, v], il, scale)?;
+            let cur = b.project_out(&layer.attn.o, cur, il, last)?;
+            let x_out = if last { b.pick_outputs(x)? } else { x };
+            let ffn_inp = b.g.add(cur, x_out)?;
+            b.g.name(ffn_inp, "ffn_inp", Some(il));
+
+            let cur = b.rms_norm(ffn_inp, &layer.ffn_norm)?;
+            let cur = b.gated_ffn(GluOp::Silu, &layer.gate, &layer.up, &layer.down, cur)?;
+            x = b.g.add(cur, ffn_inp)?;
+            b.g.name(x, "l_out", Some(il));
+        }
+        b.head(x, &self.output_norm, Some(&self.output))
+    }
+}
