@@ -9,6 +9,7 @@ use memmap2::MmapMut;
 #[derive(Default)]
 pub struct HostStates {
     buffers: Vec<MmapMut>,
+    row_sizes: Vec<usize>,
 }
 
 impl HostStates {
@@ -21,6 +22,7 @@ impl HostStates {
         // An empty mapping is refused by the system; one byte stands for it.
         let map = MmapMut::map_anon(bytes.max(1)).map_err(|e| Error::Memory(format!("{bytes} bytes of state: {e}")))?;
         self.buffers.push(map);
+        self.row_sizes.push(dtype.row_size(ne[0]));
         Ok(StateId(self.buffers.len() as u32 - 1))
     }
 
@@ -61,6 +63,11 @@ impl HostStates {
     /// Zeroes a buffer.
     pub fn clear(&mut self, id: StateId) {
         self.bytes_mut(id).fill(0);
+    }
+
+    /// Bytes of a row of a buffer.
+    pub fn row_size(&self, id: StateId) -> usize {
+        self.row_sizes[id.0 as usize]
     }
 
     /// Bytes of all buffers.

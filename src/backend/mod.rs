@@ -32,6 +32,9 @@ pub trait Backend: Send {
     /// Copies bytes within a persistent buffer.
     fn copy_state(&mut self, id: StateId, from: usize, to: usize, len: usize) -> Result<()>;
 
+    /// Bytes of a row (`ne[0]` elements) of a persistent buffer.
+    fn state_row_size(&self, id: StateId) -> usize;
+
     /// Bytes of all persistent buffers.
     fn state_size(&self) -> usize;
 

@@ -43,6 +43,10 @@ impl Backend for Reference {
         self.states.copy(id, from, to, len)
     }
 
+    fn state_row_size(&self, id: StateId) -> usize {
+        self.states.row_size(id)
+    }
+
     fn state_size(&self) -> usize {
         self.states.size()
     }

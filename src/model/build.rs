@@ -192,8 +192,14 @@ impl Build<'_> {
         self.g.norm(Norm { kind, eps }, x, Some(w), b)
     }
 
-    /// Rotates heads as layer `il` does.
+    /// Rotates heads by the positions of their tokens as layer `il` does.
     pub fn rotate(&mut self, x: ValueId, il: usize, factors: Option<&WeightRef>) -> Result<ValueId> {
+        let pos = self.positions()?;
+        self.rotate_by(x, il, pos, factors)
+    }
+
+    /// The same by other positions.
+    pub fn rotate_by(&mut self, x: ValueId, il: usize, pos: ValueId, factors: Option<&WeightRef>) -> Result<ValueId> {
         let Some(kind) = self.rope_kind else { return Ok(x) };
         let r = self.rope;
         let swa = self.hp.swa_type != SwaType::None && self.hp.is_swa[il];
@@ -208,7 +214,6 @@ impl Build<'_> {
             beta_slow: r.beta_slow,
             n_ctx_orig: r.n_ctx_orig,
         };
-        let pos = self.positions()?;
         let factors = factors.map(|f| self.g.weight(f));
         self.g.rope(rope, x, pos, factors)
     }
