@@ -268,8 +268,12 @@ impl Gguf {
     /// Sets or replaces a value. `general.alignment` must be a u32 and a power of two, and moves the tensors.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Result<()> {
         let (key, value) = (key.into(), value.into());
+        if key.is_empty() {
+            return Err(Error::argument("a key is empty"));
+        }
         if key == KEY_ALIGNMENT {
             self.alignment = self.check_alignment(&value)?;
+            self.place_tensors()?;
         }
         match self.key_index.get(&key) {
             Some(&i) => self.kv[i].1 = value,
@@ -278,10 +282,10 @@ impl Gguf {
                 self.kv.push((key, value));
             }
         }
-        self.place_tensors()
+        Ok(())
     }
 
-    /// Removes `key`; returns the index that it had.
+    /// Removes `key`; returns the index that it had. (The alignment stays, as tensors are placed by it.)
     pub fn remove(&mut self, key: &str) -> Option<usize> {
         let i = self.key_index.remove(key)?;
         self.kv.remove(i);
@@ -296,9 +300,11 @@ impl Gguf {
         if self.tensor_index.contains_key(&info.name) {
             return Err(Error::tensor(info.name, format!("'{}' has it twice", self.name)));
         }
-        self.tensor_index.insert(info.name.clone(), self.tensors.len());
-        self.tensors.push(info);
-        self.place_tensors()
+        let placed = TensorInfo { offset: self.data_size(), ..info };
+        next_offset(&placed, self.alignment)?;
+        self.tensor_index.insert(placed.name.clone(), self.tensors.len());
+        self.tensors.push(placed);
+        Ok(())
     }
 
     /// Changes the type of a tensor, and with it its size and the place of those behind it.

@@ -184,7 +184,7 @@ impl GgufFiles {
         let mut done = 0;
         let mut progress = |n: u64| {
             done += n;
-            options.progress.as_mut().is_none_or(|report| report(done as f32 / total.max(1) as f32))
+            options.progress.as_mut().is_none_or(|report| report((done as f32 / total.max(1) as f32).min(1.0)))
         };
         for part in opened {
             let part = part.load(options.mode, options.header_only, &mut progress)?;
