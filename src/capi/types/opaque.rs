@@ -1,0 +1,55 @@
+//! Types that C callers only hold pointers to, and that the library itself never looks into: they appear in the layouts
+//! of public structs.
+
+/// A compute graph.
+#[repr(C)]
+pub struct ggml_cgraph {
+    _private: [u8; 0],
+}
+
+/// A piece of memory that a device can use.
+#[repr(C)]
+pub struct ggml_backend_buffer {
+    _private: [u8; 0],
+}
+
+/// A stream of work on a device.
+#[repr(C)]
+pub struct ggml_backend {
+    _private: [u8; 0],
+}
+
+/// A context.
+pub struct llama_context {
+    _private: [u8; 0],
+}
+
+/// A vocabulary.
+pub struct llama_vocab {
+    _private: [u8; 0],
+}
+
+/// Threads to compute with.
+pub struct ggml_threadpool {
+    _private: [u8; 0],
+}
+
+/// A kind of memory.
+pub struct ggml_backend_buffer_type {
+    _private: [u8; 0],
+}
+
+/// A device.
+pub struct ggml_backend_device {
+    _private: [u8; 0],
+}
+
+/// A family of devices.
+pub struct ggml_backend_reg {
+    _private: [u8; 0],
+}
+
+/// Memory for tensors.
+pub struct ggml_context {
+    _private: [u8; 0],
+}
