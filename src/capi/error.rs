@@ -50,7 +50,7 @@ pub(crate) fn report(error: &Error) {
         Error::NoSlot { .. } | Error::Aborted => log::warn!("{error}"),
         _ => log::error!("{error}"),
     }
-    let text = super::log::c_text(&error.to_string());
+    let text = super::logging::c_text(&error.to_string());
     // Fails only while the thread is being torn down, when nobody can ask any more.
     let _ = LAST_ERROR.try_with(|last| *last.borrow_mut() = text);
 }
@@ -72,7 +72,7 @@ fn enter() -> Option<Depth> {
 fn prepare() {
     static PREPARED: Once = Once::new();
     PREPARED.call_once(|| {
-        super::log::install();
+        super::logging::install();
         let outer = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if DEPTH.try_with(Cell::get).unwrap_or(0) == 0 {

@@ -20,6 +20,7 @@ pub type ggml_backend_sched_eval_callback =
 
 /// What a device is.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ggml_backend_dev_type {
     GGML_BACKEND_DEVICE_TYPE_CPU = 0,
     GGML_BACKEND_DEVICE_TYPE_GPU = 1,

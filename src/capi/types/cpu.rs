@@ -2,6 +2,7 @@
 
 /// How memory is spread over NUMA nodes.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ggml_numa_strategy {
     GGML_NUMA_STRATEGY_DISABLED = 0,
     GGML_NUMA_STRATEGY_DISTRIBUTE = 1,

@@ -16,6 +16,7 @@ pub type ggml_threadpool_t = *mut ggml_threadpool;
 
 /// How the elements of a tensor are stored.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ggml_type {
     GGML_TYPE_F32 = 0,
     GGML_TYPE_F16 = 1,
@@ -57,6 +58,7 @@ pub enum ggml_type {
 
 /// The operation that makes a tensor.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ggml_op {
     GGML_OP_NONE = 0,
     GGML_OP_DUP = 1,
@@ -164,6 +166,7 @@ pub enum ggml_op {
 
 /// How important a log message is.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ggml_log_level {
     GGML_LOG_LEVEL_NONE = 0,
     GGML_LOG_LEVEL_DEBUG = 1,
@@ -175,6 +178,7 @@ pub enum ggml_log_level {
 
 /// What a tensor is in a graph: a set of bits.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ggml_tensor_flag {
     GGML_TENSOR_FLAG_INPUT = 1,
     GGML_TENSOR_FLAG_OUTPUT = 2,
@@ -239,6 +243,7 @@ pub struct ggml_bf16_t {
 
 /// Priority of threads.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ggml_sched_priority {
     GGML_SCHED_PRIO_LOW = -1,
     GGML_SCHED_PRIO_NORMAL = 0,

@@ -4,6 +4,7 @@ use super::*;
 
 /// The type of a value in a GGUF file.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum gguf_type {
     GGUF_TYPE_UINT8 = 0,
     GGUF_TYPE_INT8 = 1,

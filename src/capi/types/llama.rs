@@ -18,6 +18,7 @@ pub type llama_progress_callback = Option<unsafe extern "C" fn(progress: f32, us
 
 /// How text is cut into tokens.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_vocab_type {
     LLAMA_VOCAB_TYPE_NONE = 0,
     LLAMA_VOCAB_TYPE_SPM = 1,
@@ -31,6 +32,7 @@ pub enum llama_vocab_type {
 
 /// How rotary positions are applied.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_rope_type {
     LLAMA_ROPE_TYPE_NONE = -1,
     LLAMA_ROPE_TYPE_NORM = 0,
@@ -42,6 +44,7 @@ pub enum llama_rope_type {
 
 /// What is special about a token: a set of bits.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_token_attr {
     LLAMA_TOKEN_ATTR_UNDEFINED = 0,
     LLAMA_TOKEN_ATTR_UNKNOWN = 1,
@@ -58,6 +61,7 @@ pub enum llama_token_attr {
 
 /// What the weights of a file mostly are.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_ftype {
     LLAMA_FTYPE_ALL_F32 = 0,
     LLAMA_FTYPE_MOSTLY_F16 = 1,
@@ -100,6 +104,7 @@ pub enum llama_ftype {
 
 /// How rotary positions are stretched over a longer context than the model was trained for.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_rope_scaling_type {
     LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED = -1,
     LLAMA_ROPE_SCALING_TYPE_NONE = 0,
@@ -110,6 +115,7 @@ pub enum llama_rope_scaling_type {
 
 /// How a sequence's embeddings become one.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_pooling_type {
     LLAMA_POOLING_TYPE_UNSPECIFIED = -1,
     LLAMA_POOLING_TYPE_NONE = 0,
@@ -121,6 +127,7 @@ pub enum llama_pooling_type {
 
 /// Whether tokens see only what is before them.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_attention_type {
     LLAMA_ATTENTION_TYPE_UNSPECIFIED = -1,
     LLAMA_ATTENTION_TYPE_CAUSAL = 0,
@@ -129,6 +136,7 @@ pub enum llama_attention_type {
 
 /// Whether attention runs as one operation that never stores its scores.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_flash_attn_type {
     LLAMA_FLASH_ATTN_TYPE_AUTO = -1,
     LLAMA_FLASH_ATTN_TYPE_DISABLED = 0,
@@ -137,6 +145,7 @@ pub enum llama_flash_attn_type {
 
 /// How a model is split over several GPUs.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_split_mode {
     LLAMA_SPLIT_MODE_NONE = 0,
     LLAMA_SPLIT_MODE_LAYER = 1,
@@ -146,6 +155,7 @@ pub enum llama_split_mode {
 
 /// How the weights come into memory.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_load_mode {
     LLAMA_LOAD_MODE_AUTO = -1,
     LLAMA_LOAD_MODE_NONE = 0,
@@ -157,6 +167,7 @@ pub enum llama_load_mode {
 
 /// Whether rows of large tables are read when they are first used.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_lazy_mode {
     LLAMA_LAZY_MODE_OFF = 0,
     LLAMA_LAZY_MODE_AUTO = 1,
@@ -165,6 +176,7 @@ pub enum llama_lazy_mode {
 
 /// What a context computes.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_context_type {
     LLAMA_CONTEXT_TYPE_DEFAULT = 0,
     LLAMA_CONTEXT_TYPE_MTP = 1,
@@ -219,6 +231,7 @@ pub struct llama_batch {
 
 /// Which member of a llama_model_kv_override's union is set.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_model_kv_override_type {
     LLAMA_KV_OVERRIDE_TYPE_INT = 0,
     LLAMA_KV_OVERRIDE_TYPE_FLOAT = 1,
@@ -228,6 +241,7 @@ pub enum llama_model_kv_override_type {
 
 /// Metadata keys of recommended sampler settings.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_model_meta_key {
     LLAMA_MODEL_META_KEY_SAMPLING_SEQUENCE = 0,
     LLAMA_MODEL_META_KEY_SAMPLING_TOP_K = 1,
@@ -245,6 +259,7 @@ pub enum llama_model_meta_key {
 
 /// What llama_process does with a batch.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum llama_process_type {
     LLAMA_PROCESS_TYPE_ENCODE = 0,
     LLAMA_PROCESS_TYPE_DECODE = 1,

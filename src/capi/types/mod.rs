@@ -18,6 +18,8 @@ pub use gguf::*;
 pub use llama::*;
 pub use opaque::*;
 
+use super::*;
+
 /// A C enum as it crosses the border: an int, because a caller may pass any. The headers show it as `enum E`.
 #[repr(transparent)]
 pub struct CEnum<E> {

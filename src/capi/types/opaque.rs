@@ -29,26 +29,6 @@ pub struct llama_vocab {
     _private: [u8; 0],
 }
 
-/// Threads to compute with.
-pub struct ggml_threadpool {
-    _private: [u8; 0],
-}
-
-/// A kind of memory.
-pub struct ggml_backend_buffer_type {
-    _private: [u8; 0],
-}
-
-/// A device.
-pub struct ggml_backend_device {
-    _private: [u8; 0],
-}
-
-/// A family of devices.
-pub struct ggml_backend_reg {
-    _private: [u8; 0],
-}
-
 /// Memory for tensors.
 pub struct ggml_context {
     _private: [u8; 0],
