@@ -1,0 +1,220 @@
+//! The functions of ggml.h that need no tensors: types and their sizes, number conversions, thread pool parameters,
+//! `ggml_abort`.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::sync::LazyLock;
+
+use super::*;
+use crate::quant::{DType, FORMATS};
+use crate::{Error, Result};
+
+/// Returns a type's name, for example "q4_K"; NULL for a number that no type has. The string lives as long as the
+/// library.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_type_name(r#type: CEnum<ggml_type>) -> *const c_char {
+    static NAMES: LazyLock<Vec<(DType, CString)>> =
+        LazyLock::new(|| FORMATS.iter().map(|format| (format.dtype, logging::c_text(format.name))).collect());
+    guard(std::ptr::null(), || {
+        let dtype = dtype(r#type)?;
+        let name = NAMES.iter().find(|row| row.0 == dtype);
+        Ok(name.map_or(std::ptr::null(), |row| row.1.as_ptr()))
+    })
+}
+
+/// Returns the number of elements in a block of a type: 1 for plain types, 0 for a number that no type has.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_blck_size(r#type: CEnum<ggml_type>) -> i64 {
+    guard(0, || Ok(dtype(r#type)?.block_size() as i64))
+}
+
+/// Returns the bytes of a block of a type, 0 for a number that no type has.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_type_size(r#type: CEnum<ggml_type>) -> usize {
+    guard(0, || Ok(dtype(r#type)?.type_size()))
+}
+
+/// Whether a type stores blocks of elements that share scales.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_is_quantized(r#type: CEnum<ggml_type>) -> bool {
+    guard(false, || Ok(dtype(r#type)?.is_quantized()))
+}
+
+/// Converts a half-precision number.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_fp16_to_fp32(x: ggml_fp16_t) -> f32 {
+    half::f16::from_bits(x).to_f32()
+}
+
+/// Converts a bfloat16 number.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_bf16_to_fp32(x: ggml_bf16_t) -> f32 {
+    f32::from_bits(u32::from(x.bits) << 16)
+}
+
+/// Opens a file, whose name is UTF-8, as fopen does. Returns NULL on failure.
+///
+/// # Safety
+/// `fname` and `mode` must be NULL or NUL-terminated strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_fopen(fname: *const c_char, mode: *const c_char) -> *mut libc::FILE {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller promises NULL or NUL-terminated strings.
+        let (name, mode) = unsafe { (c_str(fname, "fname")?, c_str(mode, "mode")?) };
+        // SAFETY: both are valid C strings.
+        let file = unsafe { libc::fopen(name.as_ptr(), mode.as_ptr()) };
+        if file.is_null() {
+            return Err(Error::io(format!("open {name:?}"), std::io::Error::last_os_error()));
+        }
+        Ok(file)
+    })
+}
+
+/// Returns the parameters of a thread pool of `n_threads` threads on any CPUs.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_threadpool_params_default(n_threads: c_int) -> ggml_threadpool_params {
+    ggml_threadpool_params {
+        cpumask: [false; GGML_MAX_N_THREADS],
+        n_threads,
+        prio: CEnum::new(ggml_sched_priority::GGML_SCHED_PRIO_NORMAL),
+        poll: 50,
+        strict_cpu: false,
+        paused: false,
+    }
+}
+
+/// Fills in what ggml_threadpool_params_default returns. NULL does nothing.
+///
+/// # Safety
+/// `p` must be NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_threadpool_params_init(p: *mut ggml_threadpool_params, n_threads: c_int) {
+    guard((), || {
+        if p.is_null() {
+            return Err(Error::Null("p"));
+        }
+        // SAFETY: not NULL, and the caller promises that it is writable.
+        unsafe { p.write(ggml_threadpool_params_default(n_threads)) };
+        Ok(())
+    });
+}
+
+/// Whether two thread pools would be the same, but for being paused at first.
+///
+/// # Safety
+/// `p0` and `p1` must be NULL or point to initialized parameters.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_threadpool_params_match(
+    p0: *const ggml_threadpool_params,
+    p1: *const ggml_threadpool_params,
+) -> bool {
+    guard(false, || {
+        // SAFETY: the caller promises NULL or initialized parameters.
+        let (a, b) = unsafe { (p0.as_ref().ok_or(Error::Null("p0"))?, p1.as_ref().ok_or(Error::Null("p1"))?) };
+        Ok(a.n_threads == b.n_threads
+            && a.prio.value() == b.prio.value()
+            && a.poll == b.poll
+            && a.strict_cpu == b.strict_cpu
+            && a.cpumask == b.cpumask)
+    })
+}
+
+/// Prints a message with its place to stderr and aborts the process: what the caller's failed assertions call. `fmt` is
+/// printf's; up to three arguments are formatted when all are integers or strings, else it is printed as it is.
+///
+/// Reading the first variable arguments as if they were fixed is what the calling conventions of x86-64 and AArch64
+/// Linux allow. cbindgen cannot write the true declaration, which stands in the header's preamble.
+///
+/// cbindgen:ignore
+///
+/// # Safety
+/// `file` and `fmt` must be NULL or NUL-terminated strings, and the arguments be those that `fmt` asks for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_abort(
+    file: *const c_char,
+    line: c_int,
+    fmt: *const c_char,
+    arg1: usize,
+    arg2: usize,
+    arg3: usize,
+) -> ! {
+    let mut message = [0 as c_char; 1024];
+    // SAFETY: the caller promises NULL or NUL-terminated strings, and the arguments that `fmt` asks for, of which there
+    // are no more than we have when `takes_words` says so. snprintf stays within the buffer.
+    let (file, message) = unsafe {
+        let file = if file.is_null() { c"" } else { CStr::from_ptr(file) };
+        let fmt = if fmt.is_null() { c"" } else { CStr::from_ptr(fmt) };
+        if takes_words(fmt.to_bytes()) {
+            libc::snprintf(message.as_mut_ptr(), message.len(), fmt.as_ptr(), arg1, arg2, arg3);
+            (file, CStr::from_ptr(message.as_ptr()))
+        } else {
+            (file, fmt)
+        }
+    };
+    eprintln!("{}:{line}: {}", file.to_string_lossy(), message.to_string_lossy());
+    std::process::abort()
+}
+
+/// Whether printf, given `fmt`, reads at most three arguments and all of them as integers or pointers.
+fn takes_words(fmt: &[u8]) -> bool {
+    let mut n_args = 0;
+    let mut rest = fmt;
+    while let Some(at) = rest.iter().position(|&c| c == b'%') {
+        rest = &rest[at + 1..];
+        let flags = rest.iter().take_while(|c| b"-+ #0123456789.hlzjt".contains(c)).count();
+        match rest.get(flags) {
+            Some(b'%') => {}
+            Some(b'd' | b'i' | b'u' | b'x' | b'X' | b'o' | b'c' | b's' | b'p') => n_args += 1,
+            _ => return false,
+        }
+        rest = &rest[flags + 1..];
+    }
+    n_args <= 3
+}
+
+/// The type with a number that a caller passed.
+pub(crate) fn dtype(r#type: CEnum<ggml_type>) -> Result<DType> {
+    u32::try_from(r#type.value())
+        .ok()
+        .and_then(DType::from_u32)
+        .ok_or_else(|| Error::argument(format!("no ggml_type has the number {type:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_types_are_refused() {
+        for n in [-1, 4, 5, 31, 43, i32::MAX] {
+            let unknown = CEnum::from_int(n);
+            assert!(ggml_type_name(unknown).is_null(), "{n}");
+            assert_eq!((ggml_blck_size(unknown), ggml_type_size(unknown)), (0, 0));
+        }
+        let q4_k = CEnum::new(ggml_type::GGML_TYPE_Q4_K);
+        // SAFETY: the name is a static string.
+        assert_eq!(unsafe { CStr::from_ptr(ggml_type_name(q4_k)) }, c"q4_K");
+        assert_eq!((ggml_blck_size(q4_k), ggml_type_size(q4_k)), (256, 144));
+    }
+
+    #[test]
+    fn thread_pool_parameters_match_themselves() {
+        let (a, mut b) = (ggml_threadpool_params_default(4), ggml_threadpool_params_default(4));
+        // SAFETY: NULL or live parameters.
+        unsafe {
+            assert!(ggml_threadpool_params_match(&a, &b));
+            b.cpumask[3] = true;
+            assert!(!ggml_threadpool_params_match(&a, &b));
+            assert!(!ggml_threadpool_params_match(&a, std::ptr::null()));
+        }
+    }
+
+    #[test]
+    fn formats_of_words_are_told_from_others() {
+        assert!(takes_words(b"GGML_ASSERT(%s) failed"));
+        assert!(takes_words(b"100%% of %zu and %-5d"));
+        assert!(!takes_words(b"%f"));
+        assert!(!takes_words(b"%d %d %d %d"));
+        assert!(!takes_words(b"%*d"));
+        assert!(!takes_words(b"%"));
+    }
+}

@@ -1,0 +1,342 @@
+//! The registry of devices: ggml-backend.h. The library brings one, the CPU.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::sync::LazyLock;
+
+use super::*;
+use crate::{Error, Result};
+
+/// A family of devices.
+pub struct ggml_backend_reg {
+    name: &'static CStr,
+}
+
+/// A device that models can be placed on.
+pub struct ggml_backend_device {
+    name: &'static CStr,
+}
+
+/// A kind of memory that a device can use.
+pub struct ggml_backend_buffer_type {
+    name: &'static CStr,
+}
+
+static CPU_REG: ggml_backend_reg = ggml_backend_reg { name: c"CPU" };
+static CPU: ggml_backend_device = ggml_backend_device { name: c"CPU" };
+static CPU_MEMORY: ggml_backend_buffer_type = ggml_backend_buffer_type { name: c"CPU" };
+
+/// Finds the devices. They are all part of the library, and found without this call.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_load_all() {}
+
+/// Finds the devices. They are all part of the library, which opens no other from `dir_path`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_load_all_from_path(_dir_path: *const c_char) {}
+
+/// Returns how many families of devices there are.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_reg_count() -> usize {
+    1
+}
+
+/// Returns a family of devices, or NULL when `index` is too large.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_reg_get(index: usize) -> ggml_backend_reg_t {
+    if index == 0 { (&raw const CPU_REG).cast_mut() } else { std::ptr::null_mut() }
+}
+
+/// Returns the family of devices with a name, in any case of letters, or NULL.
+///
+/// # Safety
+/// `name` must be NULL or a NUL-terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_backend_reg_by_name(name: *const c_char) -> ggml_backend_reg_t {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller promises NULL or a NUL-terminated string.
+        let name = unsafe { c_str(name, "name") }?;
+        Ok(ggml_backend_reg_get(usize::from(!same(name, CPU_REG.name))))
+    })
+}
+
+/// Returns a family's name. The string lives as long as the library.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_reg_name(reg: ggml_backend_reg_t) -> *const c_char {
+    guard(std::ptr::null(), || Ok(checked(reg, &CPU_REG, "reg")?.name.as_ptr()))
+}
+
+/// Returns how many devices a family has.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_reg_dev_count(reg: ggml_backend_reg_t) -> usize {
+    guard(0, || checked(reg, &CPU_REG, "reg").map(|_| 1))
+}
+
+/// Returns a function that only some families have, by name, or NULL. The CPU has "ggml_threadpool_new",
+/// "ggml_threadpool_free" and "ggml_backend_get_features".
+///
+/// # Safety
+/// `name` must be NULL or a NUL-terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_backend_reg_get_proc_address(
+    reg: ggml_backend_reg_t,
+    name: *const c_char,
+) -> *mut c_void {
+    guard(std::ptr::null_mut(), || {
+        checked(reg, &CPU_REG, "reg")?;
+        // SAFETY: the caller promises NULL or a NUL-terminated string.
+        Ok(match unsafe { c_str(name, "name") }?.to_bytes() {
+            b"ggml_threadpool_new" => threadpool::ggml_threadpool_new as *mut c_void,
+            b"ggml_threadpool_free" => threadpool::ggml_threadpool_free as *mut c_void,
+            b"ggml_backend_get_features" => ggml_backend_get_features as *mut c_void,
+            _ => std::ptr::null_mut(),
+        })
+    })
+}
+
+/// Returns how many devices there are.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_dev_count() -> usize {
+    1
+}
+
+/// Returns a device, or NULL when `index` is too large.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_dev_get(index: usize) -> ggml_backend_dev_t {
+    if index == 0 { (&raw const CPU).cast_mut() } else { std::ptr::null_mut() }
+}
+
+/// Returns the device with a name, in any case of letters, or NULL.
+///
+/// # Safety
+/// `name` must be NULL or a NUL-terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_backend_dev_by_name(name: *const c_char) -> ggml_backend_dev_t {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller promises NULL or a NUL-terminated string.
+        let name = unsafe { c_str(name, "name") }?;
+        Ok(ggml_backend_dev_get(usize::from(!same(name, CPU.name))))
+    })
+}
+
+/// Returns the first device of a type, or NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_dev_by_type(r#type: CEnum<ggml_backend_dev_type>) -> ggml_backend_dev_t {
+    let is_cpu = r#type.value() == ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_CPU as c_int;
+    ggml_backend_dev_get(usize::from(!is_cpu))
+}
+
+/// Returns a device's name. The string lives as long as the library.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_dev_name(device: ggml_backend_dev_t) -> *const c_char {
+    guard(std::ptr::null(), || Ok(checked(device, &CPU, "device")?.name.as_ptr()))
+}
+
+/// Returns a device's description for people: the processor's model. The string lives as long as the library.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_dev_description(device: ggml_backend_dev_t) -> *const c_char {
+    guard(std::ptr::null(), || checked(device, &CPU, "device").map(|_| DESCRIPTION.as_ptr()))
+}
+
+/// Tells a device's free and total memory in bytes. All memory of the machine counts as free. Either pointer may be NULL.
+///
+/// # Safety
+/// `free` and `total` must be NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_backend_dev_memory(device: ggml_backend_dev_t, free: *mut usize, total: *mut usize) {
+    guard((), || {
+        checked(device, &CPU, "device")?;
+        for out in [free, total] {
+            if !out.is_null() {
+                // SAFETY: not NULL, and the caller promises that it is writable.
+                unsafe { out.write(physical_memory()) };
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Returns what a device is.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_dev_type(device: ggml_backend_dev_t) -> CEnum<ggml_backend_dev_type> {
+    let cpu = CEnum::new(ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_CPU);
+    guard(cpu, || checked(device, &CPU, "device").map(|_| cpu))
+}
+
+/// Tells all that is known of a device.
+///
+/// # Safety
+/// `props` must be NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_backend_dev_get_props(device: ggml_backend_dev_t, props: *mut ggml_backend_dev_props) {
+    guard((), || {
+        let device = checked(device, &CPU, "device")?;
+        if props.is_null() {
+            return Err(Error::Null("props"));
+        }
+        let caps = ggml_backend_dev_caps {
+            r#async: false,
+            host_buffer: false,
+            buffer_from_host_ptr: true,
+            events: false,
+            mmap_support: true,
+        };
+        let found = ggml_backend_dev_props {
+            name: device.name.as_ptr(),
+            description: DESCRIPTION.as_ptr(),
+            memory_free: physical_memory(),
+            memory_total: physical_memory(),
+            r#type: CEnum::new(ggml_backend_dev_type::GGML_BACKEND_DEVICE_TYPE_CPU),
+            device_id: std::ptr::null(),
+            caps,
+        };
+        // SAFETY: not NULL, and the caller promises that it is writable.
+        unsafe { props.write(found) };
+        Ok(())
+    });
+}
+
+/// Returns the family that a device belongs to.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_dev_backend_reg(device: ggml_backend_dev_t) -> ggml_backend_reg_t {
+    guard(std::ptr::null_mut(), || checked(device, &CPU, "device").map(|_| ggml_backend_reg_get(0)))
+}
+
+/// Returns the memory that a device prefers.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_dev_buffer_type(device: ggml_backend_dev_t) -> ggml_backend_buffer_type_t {
+    guard(std::ptr::null_mut(), || checked(device, &CPU, "device").map(|_| ggml_backend_cpu_buffer_type()))
+}
+
+/// Returns the machine's main memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_cpu_buffer_type() -> ggml_backend_buffer_type_t {
+    (&raw const CPU_MEMORY).cast_mut()
+}
+
+/// Returns the name of a kind of memory. The string lives as long as the library.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_buft_name(buft: ggml_backend_buffer_type_t) -> *const c_char {
+    guard(std::ptr::null(), || Ok(checked(buft, &CPU_MEMORY, "buft")?.name.as_ptr()))
+}
+
+/// Whether the program can read a kind of memory directly.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_buft_is_host(buft: ggml_backend_buffer_type_t) -> bool {
+    guard(false, || checked(buft, &CPU_MEMORY, "buft").map(|_| true))
+}
+
+/// Returns the device that a kind of memory belongs to.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_buft_get_device(buft: ggml_backend_buffer_type_t) -> ggml_backend_dev_t {
+    guard(std::ptr::null_mut(), || checked(buft, &CPU_MEMORY, "buft").map(|_| ggml_backend_dev_get(0)))
+}
+
+/// What the processor can do of what the kernels use.
+pub(crate) fn feature_names() -> &'static [&'static CStr] {
+    static NAMES: LazyLock<Vec<&'static CStr>> = LazyLock::new(detect);
+    &NAMES
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Vec<&'static CStr> {
+    let known = [
+        (c"SSE3", is_x86_feature_detected!("sse3")),
+        (c"SSSE3", is_x86_feature_detected!("ssse3")),
+        (c"AVX", is_x86_feature_detected!("avx")),
+        (c"AVX_VNNI", is_x86_feature_detected!("avxvnni")),
+        (c"AVX2", is_x86_feature_detected!("avx2")),
+        (c"F16C", is_x86_feature_detected!("f16c")),
+        (c"FMA", is_x86_feature_detected!("fma")),
+        (c"BMI2", is_x86_feature_detected!("bmi2")),
+        (c"AVX512", is_x86_feature_detected!("avx512f")),
+        (c"AVX512_VBMI", is_x86_feature_detected!("avx512vbmi")),
+        (c"AVX512_VNNI", is_x86_feature_detected!("avx512vnni")),
+        (c"AVX512_BF16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    known.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Vec<&'static CStr> {
+    use std::arch::is_aarch64_feature_detected as has;
+    let known = [(c"NEON", has!("neon")), (c"DOTPROD", has!("dotprod")), (c"MATMUL_INT8", has!("i8mm"))];
+    known.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn detect() -> Vec<&'static CStr> {
+    Vec::new()
+}
+
+/// Answers "ggml_backend_get_features": a list that ends with a NULL name and lives as long as the library.
+extern "C" fn ggml_backend_get_features(_reg: ggml_backend_reg_t) -> *mut ggml_backend_feature {
+    struct List(Vec<ggml_backend_feature>);
+    // SAFETY: the list points to static strings and is never changed.
+    unsafe impl Send for List {}
+    // SAFETY: as above.
+    unsafe impl Sync for List {}
+    static LIST: LazyLock<List> = LazyLock::new(|| {
+        let feature = |name: &&'static CStr| ggml_backend_feature { name: name.as_ptr(), value: c"1".as_ptr() };
+        let end = ggml_backend_feature { name: std::ptr::null(), value: std::ptr::null() };
+        List(feature_names().iter().map(feature).chain([end]).collect())
+    });
+    LIST.0.as_ptr().cast_mut()
+}
+
+/// The object behind a pointer that must be the one there is.
+fn checked<T>(ptr: *mut T, only: &'static T, name: &'static str) -> Result<&'static T> {
+    if ptr.is_null() {
+        return Err(Error::Null(name));
+    }
+    if !std::ptr::eq(ptr, only) {
+        return Err(Error::argument(format!("{name} is not one of this library's")));
+    }
+    Ok(only)
+}
+
+fn same(a: &CStr, b: &CStr) -> bool {
+    a.to_bytes().eq_ignore_ascii_case(b.to_bytes())
+}
+
+static DESCRIPTION: LazyLock<CString> = LazyLock::new(|| {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(':'));
+    logging::c_text(model.map_or("CPU", |(_, model)| model.trim()))
+});
+
+fn physical_memory() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    usize::try_from(pages).unwrap_or(0).saturating_mul(usize::try_from(size).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_device_the_cpu() {
+        let dev = ggml_backend_dev_by_type(CEnum::from_int(0));
+        assert!(!dev.is_null() && dev == ggml_backend_dev_get(0));
+        assert!(ggml_backend_dev_by_type(CEnum::from_int(1)).is_null());
+        assert!(ggml_backend_dev_get(1).is_null());
+        // SAFETY: the strings are NUL-terminated, the outputs writable.
+        unsafe {
+            assert_eq!(ggml_backend_dev_by_name(c"cpu".as_ptr()), dev);
+            assert!(ggml_backend_dev_by_name(c"GPU".as_ptr()).is_null());
+            assert_eq!(CStr::from_ptr(ggml_backend_dev_name(dev)), c"CPU");
+            let (mut free, mut total) = (0, 0);
+            ggml_backend_dev_memory(dev, &mut free, &mut total);
+            assert!(free > 0 && total >= free);
+            let reg = ggml_backend_dev_backend_reg(dev);
+            assert!(!ggml_backend_reg_get_proc_address(reg, c"ggml_threadpool_new".as_ptr()).is_null());
+            assert!(ggml_backend_reg_get_proc_address(reg, c"ggml_other".as_ptr()).is_null());
+        }
+    }
+
+    #[test]
+    fn foreign_pointers_are_refused() {
+        assert!(ggml_backend_dev_name(std::ptr::null_mut()).is_null());
+        assert!(ggml_backend_reg_name(8 as *mut ggml_backend_reg).is_null());
+        assert!(!ggml_backend_buft_is_host(std::ptr::null_mut()));
+    }
+}

@@ -1,0 +1,49 @@
+//! Thread pools that a caller makes and attaches to contexts. The functions are found by name through
+//! `ggml_backend_reg_get_proc_address`, as programs do that load ggml's CPU backend at run time.
+
+use super::*;
+use crate::Error;
+
+/// The most threads of a pool.
+pub const GGML_MAX_N_THREADS: usize = 512;
+
+/// How many threads a context computes with, where and how. A context that it is attached to starts them; the pool
+/// itself is only their description.
+pub struct ggml_threadpool {
+    tag: Tag,
+    /// What it was made with.
+    pub(crate) params: ggml_threadpool_params,
+}
+
+impl Tagged for ggml_threadpool {
+    const NAME: &'static str = "threadpool";
+    fn tag(&self) -> &Tag {
+        &self.tag
+    }
+}
+
+/// Makes a pool, which ggml_threadpool_free frees. Returns NULL when the parameters make no sense.
+pub(super) unsafe extern "C" fn ggml_threadpool_new(params: *const ggml_threadpool_params) -> ggml_threadpool_t {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller promises NULL or initialized parameters.
+        let params = *unsafe { params.as_ref() }.ok_or(Error::Null("params"))?;
+        if !(1..=GGML_MAX_N_THREADS as i32).contains(&params.n_threads) {
+            return Err(Error::argument(format!("a thread pool of {} threads", params.n_threads)));
+        }
+        Ok(Box::into_raw(Box::new(ggml_threadpool { tag: Tag::of::<ggml_threadpool>(), params })))
+    })
+}
+
+/// Frees a pool that no context uses any more. NULL does nothing.
+pub(super) unsafe extern "C" fn ggml_threadpool_free(threadpool: ggml_threadpool_t) {
+    guard((), || {
+        if !threadpool.is_null() {
+            // SAFETY: the caller promises a pool of ggml_threadpool_new that is not used any more.
+            unsafe {
+                handle_ref(threadpool)?;
+                drop(Box::from_raw(threadpool));
+            }
+        }
+        Ok(())
+    });
+}
