@@ -8,8 +8,14 @@
 mod error;
 mod handle;
 mod log;
+mod sampler;
+mod sampler_chain;
+mod sampler_init;
 mod types;
 
 pub(crate) use error::guard;
 pub(crate) use handle::{Tag, Tagged, array, c_str, handle_mut, handle_ref, out};
+pub(crate) use sampler::*;
+pub(crate) use sampler_chain::*;
+pub(crate) use sampler_init::*;
 pub(crate) use types::*;
