@@ -4,17 +4,17 @@
 //! and the way of a token by file name; this page is the map of modules, lowest layer first. Dependencies point downwards
 //! only, and nothing below [`capi`] knows that C exists.
 
+pub mod backend;
+pub mod capi;
+pub mod context;
 pub mod error;
-pub mod quant;
 pub mod gguf;
 pub mod tensor;
 pub mod graph;
-pub mod backend;
 pub mod memory;
-pub mod vocab;
 pub mod model;
+pub mod quant;
 pub mod sampling;
-pub mod context;
-pub mod capi;
+pub mod vocab;
 
 pub use error::{Error, Result};

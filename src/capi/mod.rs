@@ -13,6 +13,9 @@ mod logging;
 mod misc;
 mod names;
 mod threadpool;
+mod sampler;
+mod sampler_chain;
+mod sampler_init;
 mod types;
 
 pub(crate) use error::guard;
@@ -21,4 +24,7 @@ pub(crate) use ggml_backend::*;
 pub(crate) use handle::{Tag, Tagged, array, c_str, handle_mut, handle_ref, out};
 pub(crate) use misc::*;
 pub(crate) use threadpool::*;
+pub(crate) use sampler::*;
+pub(crate) use sampler_chain::*;
+pub(crate) use sampler_init::*;
 pub(crate) use types::*;

@@ -1,0 +1,112 @@
+//! Dist: draws a candidate by its probability.
+
+use std::ffi::CStr;
+
+use super::rng::Seeded;
+use super::{Candidates, Sampler};
+
+#[derive(Clone)]
+struct Dist {
+    seeded: Seeded,
+}
+
+/// Selects a candidate at random, by the softmax of the logits, and computes `p` of all. [`DEFAULT_SEED`] asks for a
+/// random seed.
+///
+/// [`DEFAULT_SEED`]: super::DEFAULT_SEED
+pub fn dist(seed: u32) -> Box<dyn Sampler> {
+    Box::new(Dist { seeded: Seeded::new(seed) })
+}
+
+impl Sampler for Dist {
+    fn name(&self) -> &'static CStr {
+        c"dist"
+    }
+
+    fn apply(&mut self, candidates: &mut Candidates<'_>) {
+        if candidates.data.is_empty() {
+            candidates.selected = -1;
+            return;
+        }
+        // One number per token, even where there is no choice: a sequence's draws stay aligned with its positions.
+        let random = self.seeded.rng.uniform_f64();
+        if let [only] = &mut *candidates.data {
+            only.p = 1.0;
+            candidates.selected = 0;
+            return;
+        }
+        let max = candidates.max_logit();
+        let mut sum = 0.0f64;
+        for c in candidates.data.iter_mut() {
+            c.p = (c.logit - max).exp();
+            sum += f64::from(c.p);
+        }
+        let target = sum * random;
+        let mut running = 0.0f64;
+        // NaN logits never reach the target: the last candidate is as good as any.
+        let mut selected = candidates.data.len() - 1;
+        for (i, c) in candidates.data.iter().enumerate() {
+            running += f64::from(c.p);
+            if running >= target {
+                selected = i;
+                break;
+            }
+        }
+        for c in candidates.data.iter_mut() {
+            c.p = (f64::from(c.p) / sum) as f32;
+        }
+        candidates.selected = selected as i64;
+    }
+
+    fn reset(&mut self) {
+        self.seeded.reset();
+    }
+
+    fn clone_box(&self) -> Box<dyn Sampler> {
+        Box::new(self.clone())
+    }
+
+    fn seed(&self) -> Option<u32> {
+        Some(self.seeded.current())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{apply, logits_of};
+    use super::*;
+
+    #[test]
+    fn follows_the_probabilities() {
+        let logits = logits_of(&[0.1, 0.6, 0.3]);
+        let mut sampler = dist(42);
+        let mut count = [0usize; 3];
+        for _ in 0..10_000 {
+            let (data, selected) = apply(sampler.as_mut(), &logits);
+            count[selected as usize] += 1;
+            assert!((data[1].p - 0.6).abs() < 1e-6);
+        }
+        assert!((900..1100).contains(&count[0]) && (5800..6200).contains(&count[1]), "{count:?}");
+    }
+
+    #[test]
+    fn reset_and_clone_continue_as_documented() {
+        let logits = [0.0; 50];
+        let mut a = dist(9);
+        let draw = |s: &mut Box<dyn Sampler>| -> Vec<i64> { (0..20).map(|_| apply(s.as_mut(), &logits).1).collect() };
+        let first = draw(&mut a);
+        let mut b = a.clone();
+        assert_eq!(draw(&mut a), draw(&mut b));
+        a.reset();
+        assert_eq!(draw(&mut a), first);
+        assert_eq!(a.seed(), Some(9));
+    }
+
+    #[test]
+    fn odd_candidates_select_something() {
+        assert_eq!(apply(dist(1).as_mut(), &[]).1, -1);
+        assert_eq!(apply(dist(1).as_mut(), &[f32::NAN, 1.0, 2.0]).1, 2);
+        let (data, selected) = apply(dist(1).as_mut(), &[-3.0]);
+        assert_eq!((data[0].p, selected), (1.0, 0));
+    }
+}
