@@ -173,7 +173,9 @@ impl Context {
         inputs.embd.extend_from_slice(&ubatch.embd);
         copy(&mut inputs.positions, &ubatch.pos);
         copy(&mut inputs.out_ids, &ubatch.out_ids);
-        let direction = if self.settings.causal_attn { Direction::Causal } else { Direction::Both(NonCausal::All) };
+        // An encoder reads the whole text, whatever the file says of causality.
+        let causal = self.settings.causal_attn && self.memory.is_some();
+        let direction = if causal { Direction::Causal } else { Direction::Both(NonCausal::All) };
         let hp = self.model.hparams.as_ref().expect("a context has a model with weights");
         let rule = MaskRule { direction, with_positions: hp.max_alibi_bias > 0.0 };
         match &self.memory {

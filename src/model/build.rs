@@ -157,7 +157,19 @@ impl Build<'_> {
         Ok(y)
     }
 
-    /// The same over the experts that `ids` name.
+    /// `(w · x + b) * s`: in feed-forward blocks the scale comes last.
+    fn ffn_linear(&mut self, l: &Linear, x: ValueId) -> Result<ValueId> {
+        let y = self.linear(&Linear { s: None, ..l.clone() }, x)?;
+        match &l.s {
+            Some(s) => {
+                let s = self.g.weight(s);
+                self.g.mul(y, s)
+            }
+            None => Ok(y),
+        }
+    }
+
+    /// `(w · x) * s + b` over the experts that `ids` name.
     fn experts(&mut self, l: &Linear, x: ValueId, ids: ValueId) -> Result<ValueId> {
         let w = self.g.weight(&l.w);
         let mut y = self.g.matmul_id(w, x, ids)?;
@@ -296,17 +308,17 @@ impl Build<'_> {
 
     /// `down(act(gate · x) * (up · x))`.
     pub fn gated_ffn(&mut self, op: GluOp, gate: &Linear, up: &Linear, down: &Linear, x: ValueId) -> Result<ValueId> {
-        let gate = self.linear(gate, x)?;
-        let up = self.linear(up, x)?;
+        let gate = self.ffn_linear(gate, x)?;
+        let up = self.ffn_linear(up, x)?;
         let y = self.g.glu(op, gate, up)?;
-        self.linear(down, y)
+        self.ffn_linear(down, y)
     }
 
     /// `down(act(up · x))`.
     pub fn plain_ffn(&mut self, act: UnaryOp, up: &Linear, down: &Linear, x: ValueId) -> Result<ValueId> {
-        let y = self.linear(up, x)?;
+        let y = self.ffn_linear(up, x)?;
         let y = self.g.unary(act, y)?;
-        self.linear(down, y)
+        self.ffn_linear(down, y)
     }
 
     /// Mixture of experts with a softmax router whose chosen weights are normalized.

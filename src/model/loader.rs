@@ -19,6 +19,13 @@ pub struct Linear {
     pub s: Option<WeightRef>,
 }
 
+impl Linear {
+    /// Without its factor, for architectures that do not apply it here.
+    pub fn unscaled(self) -> Linear {
+        Linear { s: None, ..self }
+    }
+}
+
 /// A norm's weight and bias.
 #[derive(Debug, Clone)]
 pub struct NormWeights {

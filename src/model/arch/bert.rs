@@ -61,8 +61,8 @@ impl Layer {
         Ok(Layer {
             attn: l.attention(il)?,
             attn_out_norm: l.norm(&blk("attn_output_norm"), n_embd)?,
-            up: l.linear(&blk("ffn_up"), n_embd, n_ff)?,
-            down: l.linear(&blk("ffn_down"), n_ff, n_embd)?,
+            up: l.linear(&blk("ffn_up"), n_embd, n_ff)?.unscaled(),
+            down: l.linear(&blk("ffn_down"), n_ff, n_embd)?.unscaled(),
             layer_out_norm: l.norm(&blk("layer_output_norm"), n_embd)?,
         })
     }

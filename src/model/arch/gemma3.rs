@@ -66,9 +66,9 @@ impl Layer {
             attn: l.attention(il)?,
             attn_post_norm: l.norm(&blk("post_attention_norm"), n_embd)?,
             ffn_norm: l.norm(&blk("ffn_norm"), n_embd)?,
-            gate: l.linear(&blk("ffn_gate"), n_embd, n_ff)?,
-            up: l.linear(&blk("ffn_up"), n_embd, n_ff)?,
-            down: l.linear(&blk("ffn_down"), n_ff, n_embd)?,
+            gate: l.linear(&blk("ffn_gate"), n_embd, n_ff)?.unscaled(),
+            up: l.linear(&blk("ffn_up"), n_embd, n_ff)?.unscaled(),
+            down: l.linear(&blk("ffn_down"), n_ff, n_embd)?.unscaled(),
             ffn_post_norm: l.norm(&blk("post_ffw_norm"), n_embd)?,
         })
     }

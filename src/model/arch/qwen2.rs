@@ -55,9 +55,9 @@ impl Layer {
             attn_norm: l.norm(&blk("attn_norm"), n_embd)?,
             attn: l.attention(il)?,
             ffn_norm: l.norm(&blk("ffn_norm"), n_embd)?,
-            gate: l.linear(&blk("ffn_gate"), n_embd, n_ff)?,
-            up: l.linear(&blk("ffn_up"), n_embd, n_ff)?,
-            down: l.linear(&blk("ffn_down"), n_ff, n_embd)?,
+            gate: l.linear(&blk("ffn_gate"), n_embd, n_ff)?.unscaled(),
+            up: l.linear(&blk("ffn_up"), n_embd, n_ff)?.unscaled(),
+            down: l.linear(&blk("ffn_down"), n_ff, n_embd)?.unscaled(),
         })
     }
 }
