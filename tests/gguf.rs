@@ -87,6 +87,59 @@ fn reads_what_it_wrote() {
     assert_tensors_intact(&GgufFiles::open(Source::Bytes(bytes), LoadOptions::default()).unwrap());
 }
 
+/// The file that llama.cpp's own reader sees in ours.
+#[test]
+fn llama_cpp_reads_what_it_wrote() {
+    use std::ffi::{CString, c_char, c_void};
+
+    let data = std::env::var_os("INFER_TEST_DATA").unwrap_or_else(|| "target/test-data".into());
+    let path = PathBuf::from(data).join("reference/libggml-base.so");
+    // SAFETY: the library's initialisers have no preconditions.
+    let library = unsafe { libloading::Library::new(&path) }
+        .unwrap_or_else(|e| panic!("{e}; run `make test-data` to fetch {}", path.display()));
+
+    /// `gguf_init_params` of gguf.h.
+    #[repr(C)]
+    struct Params {
+        no_alloc: bool,
+        ctx: *mut c_void,
+    }
+    let gguf = sample();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model.gguf");
+    write_file(&file, &serialized(&gguf));
+    let c_string = |s: &str| CString::new(s).unwrap();
+    // SAFETY: the symbols have these types in gguf.h; the context is used until it is freed, indices are its own.
+    unsafe {
+        let init =
+            library.get::<unsafe extern "C" fn(*const c_char, Params) -> *mut c_void>(b"gguf_init_from_file").unwrap();
+        let count = |name: &str| *library.get::<unsafe extern "C" fn(*const c_void) -> i64>(name.as_bytes()).unwrap();
+        let find = |name: &str| {
+            *library.get::<unsafe extern "C" fn(*const c_void, *const c_char) -> i64>(name.as_bytes()).unwrap()
+        };
+        let number =
+            |name: &str| *library.get::<unsafe extern "C" fn(*const c_void, i64) -> u64>(name.as_bytes()).unwrap();
+        let path = c_string(file.to_str().unwrap());
+        let ctx = init(path.as_ptr(), Params { no_alloc: true, ctx: std::ptr::null_mut() });
+        assert!(!ctx.is_null());
+        assert_eq!(count("gguf_get_n_kv")(ctx) as usize, gguf.kv().len());
+        assert_eq!(count("gguf_get_n_tensors")(ctx) as usize, gguf.tensors().len());
+        assert_eq!(count("gguf_get_data_offset")(ctx) as usize, gguf.meta_size());
+        assert_eq!(count("gguf_get_meta_size")(ctx) as usize, gguf.meta_size());
+        let written = library.get::<unsafe extern "C" fn(*const c_void, *mut u8)>(b"gguf_get_meta_data").unwrap();
+        let mut meta = vec![0; gguf.meta_size()];
+        written(ctx, meta.as_mut_ptr());
+        assert_eq!(meta, gguf.meta_bytes());
+        for tensor in gguf.tensors() {
+            let i = find("gguf_find_tensor")(ctx, c_string(&tensor.name).as_ptr());
+            assert_eq!(number("gguf_get_tensor_offset")(ctx, i), tensor.offset);
+            assert_eq!(number("gguf_get_tensor_size")(ctx, i), tensor.size);
+            assert_eq!(number("gguf_get_tensor_type")(ctx, i) as u32, tensor.dtype as u32);
+        }
+        library.get::<unsafe extern "C" fn(*mut c_void)>(b"gguf_free").unwrap()(ctx);
+    }
+}
+
 #[test]
 fn getters_expect_types_as_llama_cpp_does() {
     let gguf = Gguf::from_bytes(&serialized(&sample())).unwrap();

@@ -39,6 +39,20 @@ impl Reference {
         }
     }
 
+    /// Conversion to f32, from the table or, as for q8_K, by its symbol.
+    fn to_float(&self, f: &Format) -> Option<unsafe extern "C" fn(*const c_void, *mut f32, i64)> {
+        // SAFETY: the symbol has this type in ggml-quants.h.
+        let symbol = || unsafe { self.0.get(format!("dequantize_row_{}", f.name).as_bytes()).ok().map(|s| *s) };
+        self.traits(f.dtype).to_float.or_else(symbol)
+    }
+
+    /// Conversion from f32, likewise.
+    fn from_float(&self, f: &Format) -> Option<unsafe extern "C" fn(*const f32, *mut c_void, i64)> {
+        // SAFETY: the symbol has this type in ggml-quants.h.
+        let symbol = || unsafe { self.0.get(format!("quantize_row_{}_ref", f.name).as_bytes()).ok().map(|s| *s) };
+        self.traits(f.dtype).from_float_ref.or_else(symbol)
+    }
+
     fn is_valid(&self, dtype: DType, bytes: &[u8]) -> bool {
         // SAFETY: the symbol has this type in ggml.h; it reads `bytes.len()` bytes.
         unsafe {
@@ -67,17 +81,25 @@ impl Random {
         (0..n).map(|_| self.next() as u8).collect()
     }
 
-    /// Roughly normal, with scales that differ between blocks, and now and then a zero.
+    /// Zeros, constants, then roughly normal values with scales that differ between blocks, and now and then a zero.
     fn floats(&mut self, n: usize) -> Vec<f32> {
+        const SCALES: [f32; 16] =
+            [1.0, 1e-2, 3e-5, 40.0, 1e-9, 0.0, 700.0, 0.3, 0.02, 0.05, 1e-4, 2.0, 1e-7, 1e-30, 1e9, 5.0];
         let mut scale = 1.0;
         let uniform = |r: u64| (r >> 40) as f32 / (1 << 23) as f32 - 1.0;
         (0..n)
             .map(|i| {
                 if i % 32 == 0 {
-                    scale = [1.0, 1e-2, 3e-5, 40.0, 1e-9, 0.0, 700.0, 0.3][self.next() as usize % 8];
+                    scale = SCALES[self.next() as usize % SCALES.len()];
                 }
                 let v = (uniform(self.next()) + uniform(self.next()) + uniform(self.next())) * scale;
-                if self.next() % 50 == 0 { 0.0 } else { v }
+                match i / 256 {
+                    0 => 0.0,
+                    1 => 0.7,
+                    2 => -0.7,
+                    _ if self.next() % 50 == 0 => 0.0,
+                    _ => v,
+                }
             })
             .collect()
     }
@@ -126,7 +148,7 @@ fn dequantization_equals_llama_cpp() {
     let reference = Reference::open();
     let mut n_checked = 0;
     for f in &FORMATS {
-        let Some(to_float) = reference.traits(f.dtype).to_float else { continue };
+        let Some(to_float) = reference.to_float(f) else { continue };
         let (bytes, y) = dequantized(f).unwrap_or_else(|| panic!("{} cannot be dequantized", f.name));
         let mut expected = vec![0.0; y.len()];
         // SAFETY: both buffers hold whole blocks for `y.len()` elements.
@@ -137,25 +159,36 @@ fn dequantization_equals_llama_cpp() {
         }
         n_checked += 1;
     }
-    assert_eq!(n_checked, 27);
+    assert_eq!(n_checked, 28);
 }
 
 #[test]
 fn quantization_equals_llama_cpp() {
     let reference = Reference::open();
+    let mut n_checked = 0;
     for f in &FORMATS {
-        let (Some(from_float), Some((x, bytes))) = (reference.traits(f.dtype).from_float_ref, quantized(f)) else {
+        let (Some(from_float), Some((x, bytes))) = (reference.from_float(f), quantized(f)) else {
             continue;
         };
         let mut expected = vec![0u8; bytes.len()];
         // SAFETY: both buffers hold whole blocks for `x.len()` elements.
         unsafe { from_float(x.as_ptr(), expected.as_mut_ptr().cast(), x.len() as i64) };
+        if f.dtype == DType::IQ4NL {
+            // Of a block of zeros ggml leaves the levels as they were in memory.
+            for (block, expected) in bytes.chunks_exact(f.type_size).zip(expected.chunks_exact_mut(f.type_size)) {
+                if expected[..2] == [0, 0] {
+                    expected[2..].copy_from_slice(&block[2..]);
+                }
+            }
+        }
         if let Some(i) = bytes.iter().zip(&expected).position(|(a, b)| a != b) {
             let block = i / f.type_size;
             let (start, end) = (block * f.type_size, (block + 1) * f.type_size);
             panic!("{}: block {block}\n {:?}, expected\n {:?}", f.name, &bytes[start..end], &expected[start..end]);
         }
+        n_checked += 1;
     }
+    assert_eq!(n_checked, 22);
 }
 
 #[test]
@@ -171,11 +204,65 @@ fn validation_equals_llama_cpp() {
 }
 
 #[test]
+fn conversions_equal_recorded_ones() {
+    for (f, (name, to, from)) in FORMATS.iter().zip(HASHES) {
+        assert_eq!(f.name, name);
+        assert_eq!(hashes(f), (to, from), "{name}");
+    }
+}
+
+#[test]
 #[ignore = "prints the recorded hashes anew"]
 fn print_hashes() {
     for f in &FORMATS {
-        let to = dequantized(f).map_or(0, |(_, y)| hash(bytemuck::cast_slice(&bits(&y))));
-        let from = quantized(f).map_or(0, |(_, bytes)| hash(&bytes));
+        let (to, from) = hashes(f);
         println!("    (\"{}\", 0x{to:016x}, 0x{from:016x}),", f.name);
     }
 }
+
+/// Of values dequantized from random bytes, and of bytes quantized from random values; 0 where there is no conversion.
+fn hashes(f: &Format) -> (u64, u64) {
+    let to = dequantized(f).map_or(0, |(_, y)| hash(bytemuck::cast_slice(&bits(&y))));
+    let from = quantized(f).map_or(0, |(_, bytes)| hash(&bytes));
+    (to, from)
+}
+
+/// [`hashes`] of each format when they were found equal to llama.cpp's conversions.
+#[rustfmt::skip]
+const HASHES: [(&str, u64, u64); FORMATS.len()] = [
+    ("f32", 0x84b00c24884253a6, 0xeb1d069cc0dc385a),
+    ("f16", 0x3530ead9428d1a1f, 0x40ed49996672c150),
+    ("q4_0", 0x3dde11f7450fe2ee, 0x239e05beee7d3459),
+    ("q4_1", 0x9ec49bbe79db082e, 0x8ad319482cbbe3a6),
+    ("q5_0", 0xdc9b586e6b5111e3, 0xe70d8eb0624b4e87),
+    ("q5_1", 0xf7fc8d79f06583a9, 0x820ec81f9b01b510),
+    ("q8_0", 0x70941b5b4512e05b, 0x819dc8460d50b661),
+    ("q8_1", 0xde3be87250107dfc, 0x402949124431fc96),
+    ("q2_K", 0x67017e990724f590, 0xacc9a01988e538e5),
+    ("q3_K", 0x20516cd15c454d7e, 0x0ae2a3417ad77d2d),
+    ("q4_K", 0xdaeccec214c384fe, 0xb4bb4f2f3f01c813),
+    ("q5_K", 0xab0fea4b9650b15a, 0xc7ddc8c5ecb95cd4),
+    ("q6_K", 0x4e3944e1bc2724eb, 0xe50fcf91d847e18b),
+    ("q8_K", 0x8b626f2ff8930fe6, 0x4570303188eb9514),
+    ("iq2_xxs", 0x13981c49e6d8d2dd, 0x0000000000000000),
+    ("iq2_xs", 0xa65ce47ec0f7e9ed, 0x0000000000000000),
+    ("iq3_xxs", 0x031d3a03648a4ea2, 0x0000000000000000),
+    ("iq1_s", 0x6843ce5f0ade84ad, 0x0000000000000000),
+    ("iq4_nl", 0x0413edc1dedd28fd, 0xb64facf9c84d1da5),
+    ("iq3_s", 0x75e8f3e14c85454d, 0x0000000000000000),
+    ("iq2_s", 0xe93412dcb42379bf, 0x0000000000000000),
+    ("iq4_xs", 0xf0435dddb4757b26, 0x445479c3cc83c1cf),
+    ("i8", 0x0000000000000000, 0x0000000000000000),
+    ("i16", 0x0000000000000000, 0x0000000000000000),
+    ("i32", 0x0000000000000000, 0x0000000000000000),
+    ("i64", 0x0000000000000000, 0x0000000000000000),
+    ("f64", 0x0000000000000000, 0x0000000000000000),
+    ("iq1_m", 0xce95fa15f8344f99, 0x0000000000000000),
+    ("bf16", 0x48f89da531e6aae7, 0xa0effca5978bdf61),
+    ("tq1_0", 0xd59cf1e6dada7ac9, 0x07c78835edfe6956),
+    ("tq2_0", 0x2787c78188cd65d4, 0xcba4ecc18e3d839b),
+    ("mxfp4", 0x9aa166b59e825da4, 0xcd7fcbffe9187b7e),
+    ("nvfp4", 0x96a4591ded198edb, 0xc274d812cfea7787),
+    ("q1_0", 0xdedce52792be21a5, 0x4cb9f4c1306af478),
+    ("q2_0", 0xa3c00730d4d2e7f3, 0xe3951be053bac496),
+];

@@ -27,9 +27,9 @@ pub struct TensorInfo {
     pub name: String,
     /// The elements' type.
     pub dtype: DType,
-    /// Elements per dimension, fastest first; 1 from `n_dims` on.
+    /// Elements per dimension, fastest first; unused ones are 1.
     pub ne: [u64; 4],
-    /// How many dimensions the file gives.
+    /// How many dimensions there are up to the last one above 1; at least 1, as ggml counts.
     pub n_dims: usize,
     /// Where the data starts, from the start of the data section.
     pub offset: u64,
@@ -63,7 +63,8 @@ impl TensorInfo {
         let Some(size) = size.filter(|&s| s <= i64::MAX as u64) else {
             return fail(format!("shape {ne:?} of {dtype} is too large"));
         };
-        Ok(TensorInfo { name, dtype, ne: shape, n_dims: ne.len(), offset: 0, size })
+        let n_dims = shape.iter().rposition(|&n| n > 1).unwrap_or(0) + 1;
+        Ok(TensorInfo { name, dtype, ne: shape, n_dims, offset: 0, size })
     }
 
     /// How many elements.

@@ -7,6 +7,7 @@
 mod grids;
 pub mod iq;
 pub mod k;
+mod k_quantize;
 pub mod legacy;
 pub mod small;
 
@@ -110,20 +111,20 @@ const TABLE: [Format; 35] = [
     coded::<legacy::Q5_1>("q5_1"),
     coded::<legacy::Q8_0>("q8_0"),
     Format { validate: None, ..coded::<legacy::Q8_1>("q8_1") },
-    block::<k::Q2K>("q2_K"),
-    block::<k::Q3K>("q3_K"),
-    block::<k::Q4K>("q4_K"),
-    block::<k::Q5K>("q5_K"),
-    block::<k::Q6K>("q6_K"),
-    block::<k::Q8K>("q8_K"),
+    coded::<k::Q2K>("q2_K"),
+    coded::<k::Q3K>("q3_K"),
+    coded::<k::Q4K>("q4_K"),
+    coded::<k::Q5K>("q5_K"),
+    coded::<k::Q6K>("q6_K"),
+    coded::<k::Q8K>("q8_K"),
     block::<iq::IQ2XXS>("iq2_xxs"),
     block::<iq::IQ2XS>("iq2_xs"),
     block::<iq::IQ3XXS>("iq3_xxs"),
     block::<iq::IQ1S>("iq1_s"),
-    block::<iq::IQ4NL>("iq4_nl"),
+    coded::<iq::IQ4NL>("iq4_nl"),
     block::<iq::IQ3S>("iq3_s"),
     block::<iq::IQ2S>("iq2_s"),
-    block::<iq::IQ4XS>("iq4_xs"),
+    coded::<iq::IQ4XS>("iq4_xs"),
     plain(DType::I8, "i8", 1, None, None, always),
     plain(DType::I16, "i16", 2, None, None, always),
     plain(DType::I32, "i32", 4, None, None, always),
@@ -131,12 +132,12 @@ const TABLE: [Format; 35] = [
     plain(DType::F64, "f64", 8, None, None, f64_is_finite),
     block::<iq::IQ1M>("iq1_m"),
     plain(DType::BF16, "bf16", 2, Some(bf16_to_f32), Some(bf16_from_f32), bf16_is_finite),
-    block::<small::TQ1_0>("tq1_0"),
-    block::<small::TQ2_0>("tq2_0"),
-    block::<small::MXFP4>("mxfp4"),
-    block::<small::NVFP4>("nvfp4"),
-    block::<small::Q1_0>("q1_0"),
-    block::<small::Q2_0>("q2_0"),
+    coded::<small::TQ1_0>("tq1_0"),
+    coded::<small::TQ2_0>("tq2_0"),
+    coded::<small::MXFP4>("mxfp4"),
+    coded::<small::NVFP4>("nvfp4"),
+    coded::<small::Q1_0>("q1_0"),
+    coded::<small::Q2_0>("q2_0"),
 ];
 
 /// Row of [`FORMATS`] by type number; `u8::MAX` where there is none.

@@ -2,7 +2,8 @@
 //! sign and two-bit formats q1_0 and q2_0.
 
 use super::k::QK_K;
-use super::{Block, DType, grids};
+use super::legacy::inverse;
+use super::{Block, DType, Quantize, grids, to_f16, to_i32};
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
@@ -161,6 +162,78 @@ impl Block for Q2_0 {
     }
 }
 
+impl Quantize for TQ1_0 {
+    fn quantize(x: &[f32]) -> Self {
+        let d = magnitude(x);
+        let id = inverse(d);
+        let mut block = TQ1_0 { qs: [0; 48], qh: [0; 4], d: to_f16(d) };
+        let (run32, run16) = block.qs.split_at_mut(32);
+        pack_trits(&x[..160], id, run32);
+        pack_trits(&x[160..240], id, run16);
+        pack_trits(&x[240..], id, &mut block.qh);
+        block
+    }
+}
+
+impl Quantize for TQ2_0 {
+    fn quantize(x: &[f32]) -> Self {
+        let d = magnitude(x);
+        let id = inverse(d);
+        let mut qs = [0; QK_K / 4];
+        for (j, v) in x.iter().enumerate() {
+            qs[j / 128 * 32 + j % 32] |= (trit(v * id) & 3) << (2 * (j % 128 / 32));
+        }
+        TQ2_0 { qs, d: to_f16(d) }
+    }
+}
+
+impl Quantize for MXFP4 {
+    fn quantize(x: &[f32]) -> Self {
+        let amax = magnitude(x);
+        // The largest 4-bit float is 1.5 * 2^2.
+        let e = if amax > 0.0 { to_i32(amax.log2().floor() - 2.0 + 127.0) as u8 } else { 0 };
+        let mut qs = [0; 16];
+        pack_float4(x, half_power(e), &mut qs);
+        MXFP4 { e, qs }
+    }
+}
+
+impl Quantize for NVFP4 {
+    fn quantize(x: &[f32]) -> Self {
+        let mut block = NVFP4 { d: [0; 4], qs: [0; 32] };
+        for ((x, qs), d) in x.chunks_exact(16).zip(block.qs.chunks_exact_mut(8)).zip(&mut block.d) {
+            *d = to_e4m3(magnitude(x) / 6.0);
+            pack_float4(x, half_e4m3(*d), qs);
+        }
+        block
+    }
+}
+
+impl Quantize for Q1_0 {
+    fn quantize(x: &[f32]) -> Self {
+        let mut sum = 0.0;
+        let mut qs = [0; 16];
+        for (j, v) in x.iter().enumerate() {
+            sum += v.abs();
+            qs[j / 8] |= u8::from(*v >= 0.0) << (j % 8);
+        }
+        Q1_0 { d: to_f16(sum / 128.0), qs }
+    }
+}
+
+impl Quantize for Q2_0 {
+    fn quantize(x: &[f32]) -> Self {
+        let d = magnitude(x);
+        let id = inverse(d);
+        let mut qs = [0; 16];
+        for (j, v) in x.iter().enumerate() {
+            let q = to_i32((v * id).round()).wrapping_add(1).clamp(0, 3) as u8;
+            qs[j / 4] |= q << (2 * (j % 4));
+        }
+        Q2_0 { d: to_f16(d), qs }
+    }
+}
+
 /// A run of bytes holds digit `n` of all its bytes, then digit `n + 1`. A byte is a fraction of 256 in base 3, rounded up:
 /// multiplying moves the wanted digit in front of the point.
 fn trits(d: f32, qs: &[u8], y: &mut [f32]) {
@@ -194,4 +267,53 @@ pub(crate) fn half_e4m3(x: u8) -> f32 {
     let (exponent, mantissa) = (x >> 3 & 15, f32::from(x & 7));
     // Scaling by powers of two is exact here.
     if exponent == 0 { mantissa * 2f32.powi(-10) } else { (8.0 + mantissa) * 2f32.powi(i32::from(exponent) - 11) }
+}
+
+fn magnitude(x: &[f32]) -> f32 {
+    x.iter().fold(0f32, |m, v| if v.abs() > m { v.abs() } else { m })
+}
+
+/// The ternary digit of a value in -1..=1.
+fn trit(v: f32) -> u8 {
+    to_i32(v.round()).wrapping_add(1) as u8
+}
+
+/// The inverse of [`trits`], with as many digits per byte as `x` has runs.
+fn pack_trits(x: &[f32], id: f32, qs: &mut [u8]) {
+    let n_digits = x.len() / qs.len();
+    let n_bytes = qs.len();
+    for (m, q) in qs.iter_mut().enumerate() {
+        let digits = (0..5).map(|n| if n < n_digits { trit(x[m + n * n_bytes] * id) } else { 0 });
+        let number = digits.fold(0u8, |q, digit| q.wrapping_mul(3).wrapping_add(digit));
+        *q = ((u32::from(number) * 256 + 242) / 243) as u8;
+    }
+}
+
+fn pack_float4(x: &[f32], d: f32, qs: &mut [u8]) {
+    let (low, high) = x.split_at(qs.len());
+    for ((q, low), high) in qs.iter_mut().zip(low).zip(high) {
+        *q = nearest_float4(*low, d) | nearest_float4(*high, d) << 4;
+    }
+}
+
+/// The 4-bit float that is nearest to `x` when scaled by `d`; the first of equals.
+fn nearest_float4(x: f32, d: f32) -> u8 {
+    let error = |i: usize| (f32::from(grids::FP4_VALUES[i]) * d - x).abs();
+    (1..16).fold(0, |best, i| if error(i) < error(best) { i } else { best }) as u8
+}
+
+/// Nearest e4m3 number of a positive value, halves up, at most 448.
+fn to_e4m3(x: f32) -> u8 {
+    const LARGEST: u8 = 0x7e;
+    if x.is_nan() || x <= 0.0 {
+        return 0;
+    }
+    let bits = x.min(448.0).to_bits();
+    let exponent = (bits >> 23) as i32 - 127 + 7;
+    if exponent <= 0 {
+        return to_i32(x * 512.0 + 0.5).min(7) as u8;
+    }
+    // A mantissa that rounds up to 8 carries into the exponent.
+    let rounded = ((exponent as u32) << 3) + (bits >> 20 & 7) + (bits >> 19 & 1);
+    if rounded >= 15 << 3 { LARGEST } else { rounded as u8 }
 }
