@@ -366,10 +366,9 @@ impl KvCache {
         }
         let list = cells.of_seq(seq as usize);
         let part = span(list, &range);
-        if let Some(&(max, _)) = list.range(part).next_back() {
-            if max.checked_add(delta).is_none_or(|p| p == i32::MAX) {
-                return Err(Error::argument(format!("position {max} + {delta} is out of range")));
-            }
+        let max = list.range(part).next_back().map_or(0, |&(pos, _)| pos);
+        if max.checked_add(delta).is_none_or(|p| p == i32::MAX) {
+            return Err(Error::argument(format!("position {max} + {delta} is out of range")));
         }
         self.heads[stream] = cells.seq_add(seq as usize, range, delta).unwrap_or(0);
         Ok(())
