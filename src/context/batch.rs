@@ -111,15 +111,7 @@ pub struct BatchData {
     pub n_outputs: usize,
     /// Whether some token belongs to several sequences.
     pub has_coupled: bool,
-    seqs: Vec<SeqCheck>, // [MAX_SEQ]
-    seen: Vec<i32>,      // the sequences of one token
-}
-
-/// What the tokens of a sequence had in common so far.
-#[derive(Debug, Clone)]
-struct SeqCheck {
-    last: Option<i32>, // position
-    common: SeqSet,    // sequences that all its tokens belong to
+    seen: Vec<i32>, // the sequences of one token
 }
 
 impl BatchData {
@@ -239,22 +231,13 @@ impl BatchData {
     }
 
     /// Checks each sequence against itself, those that it shares tokens with, and the memory.
-    fn check_sequences(&mut self, memory: Option<&Memory>) -> Result<()> {
-        self.seqs.clear();
-        self.seqs.resize(MAX_SEQ, SeqCheck { last: None, common: SeqSet::ALL });
-        for (i, &pos) in self.pos.iter().enumerate() {
-            let seqs = self.seq_ids.get(i);
+    fn check_sequences(&self, memory: Option<&Memory>) -> Result<()> {
+        let mut last = [None; MAX_SEQ]; // position
+        for (seqs, &pos) in self.seq_ids.iter().zip(&self.pos) {
             for &seq in seqs {
-                let check = &mut self.seqs[seq as usize];
-                check_position(seq, pos, check.last, memory)?;
-                check.last = Some(pos);
-                check.common = check.common.and(&self.seq_sets[i]);
-                if check.common.is_empty() {
-                    return Err(Error::argument(format!(
-                        "sequence {seq} of token {i} is in incompatible sets of sequences"
-                    )));
-                }
+                check_position(seq, pos, last[seq as usize], memory)?;
                 check_coupled(seqs[0], seq, memory)?;
+                last[seq as usize] = Some(pos);
             }
         }
         Ok(())
@@ -288,4 +271,121 @@ fn check_coupled(a: i32, b: i32, memory: Option<&Memory>) -> Result<()> {
         return Err(Error::argument(format!("sequences {a} and {b} share a token, but have diverged before")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{MemoryConfig, Reservation, Tokens, Window};
+
+    const RULES: BatchRules =
+        BatchRules { n_tokens_max: 8, n_vocab: 10, n_embd: 2, n_seq_max: 4, outputs: Outputs::Marked };
+
+    /// A memory in which the given sequences have positions `0..n`.
+    fn memory(seqs: &[(i32, i32)]) -> Memory {
+        let mut memory = Memory::new(&MemoryConfig {
+            n_ctx_seq: 256,
+            n_seq_max: 4,
+            n_ubatch: 8,
+            kv_unified: true,
+            window: Window::None,
+            swa_full: false,
+            can_rotate: true,
+        });
+        let mut pos = Vec::new();
+        let mut seq_ids = SeqIds::default();
+        for &(seq, n) in seqs {
+            pos.extend(0..n);
+            (0..n).for_each(|_| seq_ids.push(&[seq]));
+        }
+        let tokens = Tokens { pos: &pos, seq_ids: &seq_ids };
+        let mut reservation = Reservation::default();
+        memory.reserve(std::iter::once(tokens), &mut reservation).unwrap();
+        memory.apply(tokens, &reservation, 0);
+        memory
+    }
+
+    fn ids(seqs: &[&[i32]]) -> SeqIds {
+        let mut ids = SeqIds::default();
+        seqs.iter().for_each(|s| ids.push(s));
+        ids
+    }
+
+    /// Fills a batch of tokens with these positions and sequences.
+    fn fill(pos: &[i32], seqs: &[&[i32]], memory: Option<&Memory>) -> Result<BatchData> {
+        let (tokens, seq_ids) = (vec![1; pos.len()], ids(seqs));
+        let batch = Batch::new(pos.len(), Some(&tokens), None, 0)?.with_pos(pos)?.with_seq_ids(&seq_ids)?;
+        let mut data = BatchData::default();
+        data.fill(&batch, &RULES, memory).map(|()| data)
+    }
+
+    #[test]
+    fn defaults_are_llama_hs() {
+        let mut data = BatchData::default();
+        let batch = Batch::new(3, Some(&[7, 8, 9]), None, 0).unwrap();
+        data.fill(&batch, &RULES, Some(&memory(&[(0, 5)]))).unwrap();
+        assert_eq!((&data.pos[..], &data.output_ids[..], data.n_outputs), (&[5, 6, 7][..], &[-1, -1, 0][..], 1));
+        assert_eq!((data.seq_ids.get(2), data.has_coupled), (&[0][..], false));
+        data.fill(&batch, &BatchRules { outputs: Outputs::All, ..RULES }, None).unwrap();
+        assert_eq!((&data.pos[..], &data.output_ids[..]), (&[0, 1, 2][..], &[0, 1, 2][..]));
+
+        let batch = batch.with_logits(&[1, 0, 0]).unwrap();
+        data.fill(&batch, &RULES, None).unwrap();
+        assert_eq!(data.output_ids, [0, -1, -1]);
+
+        let seq_ids = ids(&[&[1], &[0, 0, 2], &[1]]);
+        let embd = [0.5; 6];
+        let batch = Batch::new(3, None, Some(&embd), 2).unwrap().with_seq_ids(&seq_ids).unwrap();
+        data.fill(&batch, &RULES, Some(&memory(&[(1, 3)]))).unwrap();
+        assert_eq!((&data.pos[..], data.seq_ids.get(1)), (&[3, 0, 4][..], &[0, 2][..]));
+        assert_eq!((data.tokens.len(), data.embd.len(), data.has_coupled), (0, 6, true));
+    }
+
+    #[test]
+    fn malformed_batches_are_refused() {
+        assert!(Batch::new(0, Some(&[]), None, 0).is_err());
+        assert!(Batch::new(1, None, None, 0).is_err());
+        assert!(Batch::new(2, Some(&[1]), None, 0).is_err());
+        assert!(Batch::new(2, None, Some(&[0.0; 5]), 2).is_err());
+        assert!(Batch::new(usize::MAX, None, Some(&[0.0; 5]), 2).is_err());
+        let one = Batch::new(1, Some(&[1]), None, 0).unwrap();
+        assert!(
+            one.with_pos(&[]).is_err() && one.with_logits(&[0, 0]).is_err() && one.with_seq_ids(&ids(&[])).is_err()
+        );
+
+        let refused = |batch: Batch| matches!(BatchData::default().fill(&batch, &RULES, None), Err(Error::Argument(_)));
+        for token in [-1, 10, i32::MIN, i32::MAX] {
+            assert!(refused(Batch::new(2, Some(&[1, token]), None, 0).unwrap()));
+        }
+        assert!(refused(Batch::new(9, Some(&[1; 9]), None, 0).unwrap()));
+        assert!(refused(Batch::new(1, None, Some(&[0.0; 3]), 3).unwrap()));
+        for seqs in [&[][..], &[4], &[-1], &[0, i32::MAX]] {
+            assert!(refused(one.with_seq_ids(&ids(&[seqs])).unwrap()));
+        }
+        for pos in [-1, i32::MIN, i32::MAX] {
+            assert!(refused(one.with_pos(&[pos]).unwrap()));
+        }
+    }
+
+    #[test]
+    fn positions_follow_each_other_and_the_memory() {
+        let m = memory(&[(0, 5), (1, 2)]);
+        assert!(fill(&[5, 6, 2, 7], &[&[0], &[0], &[1], &[0]], Some(&m)).is_ok());
+        assert!(fill(&[5, 5, 6], &[&[0], &[0], &[0]], Some(&m)).is_ok(), "a position may repeat");
+        assert!(fill(&[100, 101], &[&[2], &[2]], Some(&m)).is_ok(), "a new sequence may begin anywhere");
+        assert!(fill(&[4], &[&[0]], Some(&m)).is_err());
+        assert!(fill(&[6], &[&[0]], Some(&m)).is_err());
+        assert!(fill(&[5, 7], &[&[0], &[0]], Some(&m)).is_err());
+        assert!(fill(&[1, 0], &[&[0], &[0]], None).is_err());
+        assert!(fill(&[0, 2], &[&[0], &[0]], None).is_err());
+    }
+
+    #[test]
+    fn sequences_that_share_tokens_share_their_history() {
+        let m = memory(&[(0, 5), (1, 5), (2, 4)]);
+        assert!(fill(&[5, 6], &[&[0, 1], &[0, 1]], Some(&m)).is_ok());
+        assert!(fill(&[5], &[&[0, 2]], Some(&m)).is_err());
+        assert!(fill(&[0, 1, 1], &[&[0, 1], &[0], &[1]], None).is_ok());
+        assert!(fill(&[0, 1, 2], &[&[0, 1], &[0], &[0, 1]], None).is_err(), "sequence 1 has a hole");
+    }
 }

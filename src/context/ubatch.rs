@@ -1,7 +1,7 @@
 //! Cuts a batch into ubatches, the pieces that are computed at once. Called by the decode and encode of `context`.
 
 use super::batch::BatchData;
-use crate::memory::{MAX_SEQ, SeqIds, SeqSet, Split, Tokens};
+use crate::memory::{MAX_SEQ, Memory, Reservation, SeqIds, SeqSet, Split, Tokens};
 use crate::{Error, Result};
 
 /// A piece of a batch. Tokens of a sequence (or set of sequences) are next to each other when `equal_seqs` is set.
@@ -100,6 +100,28 @@ impl Ubatches {
     /// The ubatches of the last split.
     pub fn get(&self) -> &[Ubatch] {
         &self.pool[..self.n]
+    }
+
+    /// Cuts a batch into ubatches for which `memory` has cells, in the first of its ways to split that fits. The memory stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// [`Error::NoSlot`] when it does not fit in any way.
+    pub fn place(
+        &mut self,
+        batch: &BatchData,
+        n_ubatch: usize,
+        memory: &mut Memory,
+        reservation: &mut Reservation,
+    ) -> Result<()> {
+        for &split in memory.splits() {
+            self.split(batch, split, n_ubatch)?;
+            match memory.reserve(self.get().iter().map(Ubatch::placed), reservation) {
+                Err(Error::NoSlot { .. }) => {}
+                other => return other,
+            }
+        }
+        Err(Error::NoSlot { n_tokens: batch.n_tokens() })
     }
 
     /// Cuts a batch into ubatches of at most `n_ubatch` tokens.
@@ -267,5 +289,138 @@ impl Groups {
         group.head = self.next[token as usize];
         group.n_left -= 1;
         token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::context::batch::{Batch, BatchRules, Outputs};
+    use crate::memory::{FULL, MemoryConfig, SWA, Window};
+
+    fn batch(seqs: &[&[i32]], logits: &[i8]) -> BatchData {
+        let rules =
+            BatchRules { n_tokens_max: 4096, n_vocab: 4096, n_embd: 2, n_seq_max: 16, outputs: Outputs::Marked };
+        let tokens: Vec<i32> = (0..seqs.len() as i32).collect();
+        let mut ids = SeqIds::default();
+        seqs.iter().for_each(|s| ids.push(s));
+        let given = Batch::new(seqs.len(), Some(&tokens), None, 0).unwrap().with_seq_ids(&ids).unwrap();
+        let mut next = [0; 16];
+        let pos: Vec<i32> = seqs
+            .iter()
+            .map(|s| {
+                s.iter().for_each(|&q| next[q as usize] += 1);
+                next[s[0] as usize] - 1
+            })
+            .collect();
+        let mut data = BatchData::default();
+        data.fill(&given.with_pos(&pos).unwrap().with_logits(logits).unwrap(), &rules, None).unwrap();
+        data
+    }
+
+    fn split(batch: &BatchData, how: Split, n_ubatch: usize) -> Vec<Vec<u32>> {
+        let mut ubatches = Ubatches::default();
+        ubatches.split(batch, how, n_ubatch).unwrap();
+        ubatches.get().iter().map(|u| u.batch_idxs.clone()).collect()
+    }
+
+    #[test]
+    fn splits_are_llama_cpps() {
+        // tokens 0..8 of the sequences 0 1 0 2 2 2 1 4
+        let data = batch(&[&[0], &[1], &[0], &[2], &[2], &[2], &[1], &[4]], &[0; 8]);
+        assert_eq!(split(&data, Split::Simple, 3), [vec![0, 1, 2], vec![3, 4, 5], vec![6, 7]]);
+        assert_eq!(split(&data, Split::Equal, 8), [vec![0, 1, 3, 7], vec![2, 4, 6], vec![5]]);
+        assert_eq!(split(&data, Split::Equal, 4), [vec![0, 1, 3, 7], vec![2, 4, 6], vec![5]]);
+        assert_eq!(split(&data, Split::Equal, 3), [vec![0, 1, 3], vec![2, 4, 6], vec![5, 7]]);
+        assert_eq!(split(&data, Split::Sequential, 8), [vec![0, 2, 1, 6, 3, 4], vec![5], vec![7]]);
+        assert_eq!(split(&data, Split::Seq, 2), [vec![0, 2], vec![1, 6], vec![3, 4], vec![5], vec![7]]);
+    }
+
+    #[test]
+    fn coupled_sequences_split_as_sets() {
+        let data = batch(&[&[0, 1], &[0, 1], &[2], &[1], &[0]], &[1; 5]);
+        assert_eq!(split(&data, Split::Equal, 8), [vec![0, 2], vec![1], vec![3, 4]]);
+        assert_eq!(split(&data, Split::Seq, 8), [vec![0, 1, 3], vec![2], vec![4]]);
+        let mut ubatches = Ubatches::default();
+        assert!(matches!(ubatches.split(&data, Split::Sequential, 8), Err(Error::NoSlot { n_tokens: 5 })));
+    }
+
+    #[test]
+    fn a_batch_is_placed_for_every_kind_of_memory() {
+        for (kv_unified, window) in
+            [(true, Window::None), (false, Window::None), (true, Window::Standard(64)), (false, Window::Chunked(64))]
+        {
+            let config = MemoryConfig {
+                n_ctx_seq: 256,
+                n_seq_max: 16,
+                n_ubatch: 32,
+                kv_unified,
+                window,
+                swa_full: false,
+                can_rotate: true,
+            };
+            let mut memory = Memory::new(&config);
+            let seqs: Vec<&[i32]> = (0..120).map(|i| &[[0], [1], [2]][i % 3][..]).collect();
+            let data = batch(&seqs, &[0; 120]);
+            let mut ubatches = Ubatches::default();
+            let mut reservation = Reservation::default();
+            ubatches.place(&data, 32, &mut memory, &mut reservation).unwrap();
+            for (i, ubatch) in ubatches.get().iter().enumerate() {
+                memory.apply(ubatch.placed(), &reservation, i);
+                memory.commit();
+                assert_eq!(reservation.rows(FULL, i).len(), ubatch.n_tokens());
+            }
+            assert_eq!((memory.pos_min(2), memory.pos_max(2)), (Some(0), Some(39)));
+            assert_eq!(memory.groups().get(SWA).is_some(), window != Window::None);
+            let long: Vec<&[i32]> = vec![&[5]; 300];
+            let refused = ubatches.place(&batch(&long, &[0; 300]), 32, &mut memory, &mut reservation);
+            assert!(matches!(refused, Err(Error::NoSlot { .. })));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_token_is_in_one_ubatch(
+            tokens in prop::collection::vec((0..5i32, any::<bool>()), 1..60),
+            n_ubatch in 1..20usize,
+            kind in 0..4usize,
+        ) {
+            let how = [Split::Simple, Split::Equal, Split::Sequential, Split::Seq][kind];
+            let seqs: Vec<[i32; 1]> = tokens.iter().map(|t| [t.0]).collect();
+            let seqs: Vec<&[i32]> = seqs.iter().map(|s| &s[..]).collect();
+            let logits: Vec<i8> = tokens.iter().map(|t| i8::from(t.1)).collect();
+            let data = batch(&seqs, &logits);
+            let mut ubatches = Ubatches::default();
+            ubatches.split(&data, how, n_ubatch).unwrap();
+
+            let mut next = [0; 5];
+            let mut rows = vec![-1; tokens.len()];
+            for ubatch in ubatches.get() {
+                prop_assert!(ubatch.n_tokens() <= n_ubatch && ubatch.n_tokens() > 0);
+                prop_assert_eq!(ubatch.n_seqs * ubatch.n_seq_tokens, ubatch.n_tokens());
+                let ids = &ubatch.seq_id_unq;
+                prop_assert!(how != Split::Sequential || ids.windows(2).all(|w| w[1] == w[0] + 1));
+                prop_assert!(!ubatch.equal_seqs || ids.len() == ubatch.n_seqs);
+                for (k, &i) in ubatch.batch_idxs.iter().enumerate() {
+                    let seq = ubatch.seq_ids.get(k)[0];
+                    prop_assert_eq!((ubatch.tokens[k], seq), (i as i32, tokens[i as usize].0));
+                    prop_assert_eq!(ubatch.pos[k], next[seq as usize]);
+                    next[seq as usize] += 1;
+                    prop_assert_eq!(ubatch.seq_id_unq[ubatch.seq_idx[seq as usize] as usize], seq);
+                }
+                for (&k, &row) in ubatch.out_ids.iter().zip(&ubatch.out_rows) {
+                    rows[ubatch.batch_idxs[k as usize] as usize] = row as i32;
+                }
+            }
+            prop_assert_eq!(next.iter().sum::<i32>() as usize, tokens.len());
+            let mut n_outputs = 0;
+            for (row, token) in rows.into_iter().zip(&tokens) {
+                prop_assert_eq!(row, if token.1 { n_outputs } else { -1 });
+                n_outputs += i32::from(token.1);
+            }
+            prop_assert_eq!(data.n_outputs, n_outputs as usize);
+        }
     }
 }

@@ -4,10 +4,10 @@
 //! dropping the oldest and cutting off the newest are all at an end of that list, so what decoding and its callers do
 //! costs no search through the cells, however many there are.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::seq::SeqSet;
+use super::seq_list::SeqList;
 
 /// No token in the cell.
 const EMPTY: i32 = -1;
@@ -51,7 +51,7 @@ pub struct Cells {
     used: Vec<u64>,    // bitmap of the cells that hold a token
     n_used: u32,
     has_shift: bool,
-    by_seq: Vec<VecDeque<(i32, u32)>>, // for each sequence its (position, cell), ascending
+    by_seq: Vec<SeqList>, // the cells of each sequence
 }
 
 impl Cells {
@@ -65,7 +65,7 @@ impl Cells {
             used: vec![0; n.div_ceil(64)],
             n_used: 0,
             has_shift: false,
-            by_seq: vec![VecDeque::new(); n_seq],
+            by_seq: vec![SeqList::default(); n_seq],
         }
     }
 
@@ -77,7 +77,7 @@ impl Cells {
         self.used.fill(0);
         self.n_used = 0;
         self.has_shift = false;
-        self.by_seq.iter_mut().for_each(VecDeque::clear);
+        self.by_seq.iter_mut().for_each(SeqList::clear);
     }
 
     /// Empties every cell and changes their number.
@@ -155,16 +155,16 @@ impl Cells {
 
     /// The smallest position of a sequence.
     pub fn pos_min(&self, seq: usize) -> Option<i32> {
-        Some(self.by_seq.get(seq)?.front()?.0)
+        Some(self.by_seq.get(seq)?.first()?.0)
     }
 
     /// The largest position of a sequence.
     pub fn pos_max(&self, seq: usize) -> Option<i32> {
-        Some(self.by_seq.get(seq)?.back()?.0)
+        Some(self.by_seq.get(seq)?.last()?.0)
     }
 
-    /// The (position, cell) pairs of a sequence, ascending.
-    pub fn of_seq(&self, seq: usize) -> &VecDeque<(i32, u32)> {
+    /// The cells of a sequence, by position.
+    pub fn of_seq(&self, seq: usize) -> &SeqList {
         &self.by_seq[seq]
     }
 
@@ -193,12 +193,7 @@ impl Cells {
         self.used[i / 64] |= 1 << (i % 64);
         self.n_used += 1;
         for seq in state.seqs.iter() {
-            let list = &mut self.by_seq[seq];
-            let entry = (state.pos, cell);
-            match list.back() {
-                Some(&last) if last > entry => list.insert(list.partition_point(|&e| e < entry), entry),
-                _ => list.push_back(entry),
-            }
+            self.by_seq[seq].insert((state.pos, cell));
         }
     }
 
@@ -208,12 +203,8 @@ impl Cells {
         if self.pos[i] == EMPTY {
             return;
         }
-        let entry = (self.pos[i], cell);
         for seq in self.seqs[i].iter() {
-            let list = &mut self.by_seq[seq];
-            if let Ok(at) = list.binary_search(&entry) {
-                list.remove(at);
-            }
+            self.by_seq[seq].remove((self.pos[i], cell));
         }
         self.free(cell);
     }
@@ -222,14 +213,14 @@ impl Cells {
     pub fn seq_rm(&mut self, seq: usize, range: Range<i32>) -> Option<u32> {
         let mut list = std::mem::take(&mut self.by_seq[seq]);
         let mut freed = None;
-        for (_, cell) in list.drain(span(&list, &range)) {
+        list.drain(list.span(&range), |(_, cell)| {
             let seqs = &mut self.seqs[cell as usize];
             seqs.remove(seq);
             if seqs.is_empty() {
                 self.free(cell);
                 freed = first(freed, cell);
             }
-        }
+        });
         self.by_seq[seq] = list;
         freed
     }
@@ -246,14 +237,12 @@ impl Cells {
         }
         let mut list = std::mem::take(&mut self.by_seq[dst]);
         let source = &self.by_seq[src];
-        for &(pos, cell) in source.range(span(source, &range)) {
+        list.extend(source.range(source.span(&range)).filter(|&(_, cell)| {
             let seqs = &mut self.seqs[cell as usize];
-            if !seqs.contains(dst) {
-                seqs.insert(dst);
-                list.push_back((pos, cell));
-            }
-        }
-        sort(&mut list);
+            let new = !seqs.contains(dst);
+            seqs.insert(dst);
+            new
+        }));
         self.by_seq[dst] = list;
     }
 
@@ -278,7 +267,7 @@ impl Cells {
         let mut touched = SeqSet::default();
         let mut freed = None;
         let list = std::mem::take(&mut self.by_seq[seq]);
-        for &(pos, cell) in list.range(span(&list, &range)) {
+        for (pos, cell) in list.range(list.span(&range)) {
             let i = cell as usize;
             touched = touched.or(&self.seqs[i]);
             let moved = new_pos(pos);
@@ -293,19 +282,10 @@ impl Cells {
         }
         self.by_seq[seq] = list;
         for s in touched.iter() {
-            self.reread(s);
+            let pos = |cell: u32| self.pos[cell as usize];
+            self.by_seq[s].remap(|(_, cell)| (pos(cell) != EMPTY).then(|| (pos(cell), cell)));
         }
         freed
-    }
-
-    /// Brings the list of a sequence in line with its cells, of which some moved or became empty.
-    fn reread(&mut self, seq: usize) {
-        let list = &mut self.by_seq[seq];
-        list.retain_mut(|(pos, cell)| {
-            *pos = self.pos[*cell as usize];
-            *pos != EMPTY
-        });
-        sort(list);
     }
 
     /// Resets what is stored of a cell, but for the lists of its sequences.
@@ -319,21 +299,6 @@ impl Cells {
     }
 }
 
-/// The part of a sequence's list with positions in `range`.
-pub(super) fn span(list: &VecDeque<(i32, u32)>, range: &Range<i32>) -> Range<usize> {
-    let start = list.partition_point(|&(pos, _)| pos < range.start);
-    let end = list.partition_point(|&(pos, _)| pos < range.end);
-    start..end.max(start)
-}
-
 fn first(found: Option<u32>, cell: u32) -> Option<u32> {
     Some(found.map_or(cell, |f| f.min(cell)))
-}
-
-/// Sorts a list that mostly is sorted already.
-fn sort(list: &mut VecDeque<(i32, u32)>) {
-    let sorted = list.iter().zip(list.iter().skip(1)).all(|(a, b)| a < b);
-    if !sorted {
-        list.make_contiguous().sort_unstable();
-    }
 }

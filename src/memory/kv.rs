@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::cells::{CellState, Cells, span};
+use super::cells::{CellState, Cells};
 use super::seq::{MAX_SEQ, SeqSet, Tokens};
 use super::window::Window;
 use crate::{Error, Result};
@@ -263,7 +263,7 @@ impl KvCache {
             let stream = if self.streams.len() == 1 { 0 } else { seq };
             let cells = &mut self.streams[stream];
             let holes = 0..max.saturating_add(1);
-            let gone = span(cells.of_seq(seq), &holes);
+            let gone = cells.of_seq(seq).span(&holes);
             for k in gone.clone() {
                 let cell = cells.of_seq(seq)[k].1;
                 self.undo.push(Undo { stream, cell, old: cells.state(cell) });
@@ -336,7 +336,7 @@ impl KvCache {
         self.streams[s1].clear();
         let (base0, base1) = (s0 as u32 * self.config.size, s1 as u32 * self.config.size);
         let only_dst = SeqSet::of(&[dst as i32]);
-        for k in span(self.streams[s0].of_seq(src), &range) {
+        for k in self.streams[s0].of_seq(src).span(&range) {
             let cell = self.streams[s0].of_seq(src)[k].1;
             let state = self.streams[s0].state(cell).with_seqs(only_dst);
             self.streams[s1].restore(cell, state);
@@ -365,11 +365,9 @@ impl KvCache {
             return Ok(());
         }
         let list = cells.of_seq(seq as usize);
-        let part = span(list, &range);
-        if let Some(&(max, _)) = list.range(part).next_back() {
-            if max.checked_add(delta).is_none_or(|p| p == i32::MAX) {
-                return Err(Error::argument(format!("position {max} + {delta} is out of range")));
-            }
+        let max = list.range(list.span(&range)).next_back().map_or(0, |(pos, _)| pos);
+        if max.checked_add(delta).is_none_or(|p| p == i32::MAX) {
+            return Err(Error::argument(format!("position {max} + {delta} is out of range")));
         }
         self.heads[stream] = cells.seq_add(seq as usize, range, delta).unwrap_or(0);
         Ok(())

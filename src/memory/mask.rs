@@ -5,12 +5,12 @@
 //! the cells of that slice follow each other the mask row is just a range; otherwise it is a bitmap, made from the
 //! bitmap of the sequence's previous token where there is one.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::cells::{Cells, span};
+use super::cells::Cells;
 use super::kv::KvCache;
 use super::seq::{SeqSet, Tokens};
+use super::seq_list::SeqList;
 use super::window::{Direction, NonCausal, Window};
 use crate::graph::{Mask, MaskRow};
 
@@ -117,7 +117,7 @@ impl<'a> Filler<'a> {
         let recent = self.recent[seq % N_RECENT].filter(|r| r.seq == seq);
         let span_min = recent.map_or_else(|| self.span_min(i), |r| r.span_min);
 
-        let slice = span(list, &self.window.visible(self.tokens.pos[i], span_min, self.direction));
+        let slice = list.span(&self.window.visible(self.tokens.pos[i], span_min, self.direction));
         let (start, end) = (slice.start, slice.end);
         // a slice that moved backwards has nothing to build on
         let recent = recent.filter(|r| r.start <= start && r.end <= end);
@@ -155,43 +155,38 @@ impl<'a> Filler<'a> {
 
 /// Where in the list the cells begin that follow each other up to the slice's end. Not searched for beyond what is known
 /// of the sequence or, when nothing is, beyond the slice.
-fn run_start(list: &VecDeque<(i32, u32)>, slice: Range<usize>, recent: Option<Recent>) -> usize {
-    let follows = |k: usize| list[k].1 == list[k - 1].1 + 1;
+fn run_start(list: &SeqList, slice: Range<usize>, recent: Option<Recent>) -> usize {
+    if list.run() <= slice.start {
+        return list.run();
+    }
     match recent {
-        Some(r) if r.end > r.start => (r.end..slice.end).rev().find(|&k| !follows(k)).unwrap_or(r.run),
-        _ => (slice.start + 1..slice.end).rev().find(|&k| !follows(k)).unwrap_or(slice.start),
+        Some(r) if r.end > r.start => (r.end..slice.end).rev().find(|&k| !list.follows(k)).unwrap_or(r.run),
+        _ => (slice.start + 1..slice.end).rev().find(|&k| !list.follows(k)).unwrap_or(slice.start),
     }
 }
 
 /// A new bitmap of a slice, wide enough for all cells from the slice's start to the end of the list.
-fn draw(mask: &mut Mask, list: &VecDeque<(i32, u32)>, base: u32, start: usize, end: usize) -> Bits {
+fn draw(mask: &mut Mask, list: &SeqList, base: u32, start: usize, end: usize) -> Bits {
     let (low, high) =
-        list.range(start..).fold((u32::MAX, 0), |(low, high), &(_, cell)| (low.min(cell), high.max(cell)));
+        list.range(start..list.len()).fold((u32::MAX, 0), |(low, high), (_, cell)| (low.min(cell), high.max(cell)));
     let first_row = (base + low) & !63;
     let n_words = ((base + high - first_row) / 64 + 1) as usize;
     let bits = Bits { offset: mask.words.len(), n_words, first_row };
     mask.words.resize(bits.offset + n_words, 0);
-    for &(_, cell) in list.range(start..end) {
+    for (_, cell) in list.range(start..end) {
         flip(mask, bits, base + cell);
     }
     bits
 }
 
 /// The bitmap of a slice from that of an earlier one: the cells that left it and those that came are flipped.
-fn advance(
-    mask: &mut Mask,
-    prev: Bits,
-    list: &VecDeque<(i32, u32)>,
-    base: u32,
-    from: (usize, usize),
-    to: (usize, usize),
-) -> Bits {
+fn advance(mask: &mut Mask, prev: Bits, list: &SeqList, base: u32, from: (usize, usize), to: (usize, usize)) -> Bits {
     let bits = Bits { offset: mask.words.len(), ..prev };
     mask.words.extend_from_within(prev.offset..prev.offset + prev.n_words);
-    for &(_, cell) in list.range(from.0..to.0.min(from.1)) {
+    for (_, cell) in list.range(from.0..to.0.min(from.1)) {
         flip(mask, bits, base + cell);
     }
-    for &(_, cell) in list.range(from.1.max(to.0)..to.1) {
+    for (_, cell) in list.range(from.1.max(to.0)..to.1) {
         flip(mask, bits, base + cell);
     }
     bits

@@ -12,6 +12,7 @@ mod cells;
 mod kv;
 mod mask;
 mod seq;
+mod seq_list;
 mod window;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use cells::{CellState, Cells};
 pub use kv::{KvCache, KvConfig, RowCopy, Rows};
 pub use mask::{MaskRule, OwnRows};
 pub use seq::{MAX_SEQ, SeqIds, SeqSet, Tokens};
+pub use seq_list::{Entry, SeqList};
 pub use window::{Direction, NonCausal, Window};
 
 use std::ops::Range;
