@@ -335,6 +335,10 @@ fn run(theirs: &Api, seed: u32) {
         }
         let ours = OURS.apply(a, &mut data.clone());
         let reference = theirs.apply(b, &mut data);
+        // Logits that temperatures near 0 have blown up overflow an int in llama.cpp's bucket sort.
+        if ours.0.iter().any(|c| c.logit.is_finite() && c.logit.abs() > 1e7) {
+            break;
+        }
         assert_same(&ours, &reference, &specs);
 
         let token = if c.below(4) == 0 { c.below(n_vocab) as i32 } else { ours.0[ours.1 as usize].id };
