@@ -36,6 +36,11 @@ struct Api {
     init_temp_ext: unsafe extern "C" fn(f32, f32, f32) -> Smpl,
     init_penalties: unsafe extern "C" fn(i32, i32, f32, f32, f32) -> Smpl,
     init_logit_bias: unsafe extern "C" fn(i32, i32, *const LogitBias) -> Smpl,
+    init_xtc: unsafe extern "C" fn(f32, f32, usize, u32) -> Smpl,
+    init_top_n_sigma: unsafe extern "C" fn(f32) -> Smpl,
+    init_mirostat: unsafe extern "C" fn(i32, u32, f32, f32, i32) -> Smpl,
+    init_mirostat_v2: unsafe extern "C" fn(u32, f32, f32) -> Smpl,
+    init_adaptive_p: unsafe extern "C" fn(f32, f32, u32) -> Smpl,
     chain_init: unsafe extern "C" fn(bool) -> Smpl,
     chain_add: unsafe extern "C" fn(Smpl, Smpl),
     name: unsafe extern "C" fn(Smpl) -> *const c_char,
@@ -62,6 +67,11 @@ mod ours {
         pub fn llama_sampler_init_temp_ext(t: f32, delta: f32, exponent: f32) -> Smpl;
         pub fn llama_sampler_init_penalties(n_vocab: i32, last_n: i32, repeat: f32, freq: f32, present: f32) -> Smpl;
         pub fn llama_sampler_init_logit_bias(n_vocab: i32, n: i32, logit_bias: *const LogitBias) -> Smpl;
+        pub fn llama_sampler_init_xtc(p: f32, t: f32, min_keep: usize, seed: u32) -> Smpl;
+        pub fn llama_sampler_init_top_n_sigma(n: f32) -> Smpl;
+        pub fn llama_sampler_init_mirostat(n_vocab: i32, seed: u32, tau: f32, eta: f32, m: i32) -> Smpl;
+        pub fn llama_sampler_init_mirostat_v2(seed: u32, tau: f32, eta: f32) -> Smpl;
+        pub fn llama_sampler_init_adaptive_p(target: f32, decay: f32, seed: u32) -> Smpl;
         pub fn llama_sampler_chain_init(no_perf: bool) -> Smpl;
         pub fn llama_sampler_chain_add(chain: Smpl, smpl: Smpl);
         pub fn llama_sampler_name(smpl: Smpl) -> *const c_char;
@@ -86,6 +96,11 @@ const OURS: Api = Api {
     init_temp_ext: ours::llama_sampler_init_temp_ext,
     init_penalties: ours::llama_sampler_init_penalties,
     init_logit_bias: ours::llama_sampler_init_logit_bias,
+    init_xtc: ours::llama_sampler_init_xtc,
+    init_top_n_sigma: ours::llama_sampler_init_top_n_sigma,
+    init_mirostat: ours::llama_sampler_init_mirostat,
+    init_mirostat_v2: ours::llama_sampler_init_mirostat_v2,
+    init_adaptive_p: ours::llama_sampler_init_adaptive_p,
     chain_init: ours::llama_sampler_chain_init,
     chain_add: ours::llama_sampler_chain_add,
     name: ours::llama_sampler_name,
@@ -120,6 +135,11 @@ fn reference() -> Api {
         init_temp_ext: get(lib, "init_temp_ext"),
         init_penalties: get(lib, "init_penalties"),
         init_logit_bias: get(lib, "init_logit_bias"),
+        init_xtc: get(lib, "init_xtc"),
+        init_top_n_sigma: get(lib, "init_top_n_sigma"),
+        init_mirostat: get(lib, "init_mirostat"),
+        init_mirostat_v2: get(lib, "init_mirostat_v2"),
+        init_adaptive_p: get(lib, "init_adaptive_p"),
         chain_init: get(lib, "chain_init"),
         chain_add: get(lib, "chain_add"),
         name: get(lib, "name"),
@@ -146,6 +166,11 @@ enum Spec {
     TempExt(f32, f32, f32),
     Penalties(i32, f32, f32, f32),
     LogitBias(Vec<LogitBias>),
+    Xtc(f32, f32, usize, u32),
+    TopNSigma(f32),
+    Mirostat(u32, f32, f32, i32),
+    MirostatV2(u32, f32, f32),
+    AdaptiveP(f32, f32, u32),
 }
 
 impl Api {
@@ -165,6 +190,11 @@ impl Api {
                     (self.init_penalties)(n_vocab, *last_n, *repeat, *freq, *present)
                 }
                 Spec::LogitBias(biases) => (self.init_logit_bias)(n_vocab, biases.len() as i32, biases.as_ptr()),
+                Spec::Xtc(p, t, min_keep, seed) => (self.init_xtc)(*p, *t, *min_keep, *seed),
+                Spec::TopNSigma(n) => (self.init_top_n_sigma)(*n),
+                Spec::Mirostat(seed, tau, eta, m) => (self.init_mirostat)(n_vocab, *seed, *tau, *eta, *m),
+                Spec::MirostatV2(seed, tau, eta) => (self.init_mirostat_v2)(*seed, *tau, *eta),
+                Spec::AdaptiveP(target, decay, seed) => (self.init_adaptive_p)(*target, *decay, *seed),
             }
         }
     }
@@ -207,7 +237,7 @@ impl Choices {
 
     fn spec(&mut self, n_vocab: usize) -> Spec {
         let min_keep = self.pick(&[0, 0, 1, 2, 5, 300]);
-        match self.below(8) {
+        match self.below(10) {
             0 => Spec::TopK(self.pick(&[-1, 0, 1, 2, 16, 40, 128, 129, 200, 1000, i32::MAX])),
             1 => Spec::TopP(self.pick(&[0.0, 0.1, 0.5, 0.9, 0.95, 0.999, 1.0]), min_keep),
             2 => Spec::MinP(self.pick(&[0.0, 0.001, 0.05, 0.1, 0.5, 1.0]), min_keep),
@@ -223,6 +253,11 @@ impl Choices {
                 let (repeat, freq, present) = (self.range(0.9, 1.5), self.range(-0.1, 0.5), self.pick(&[0.0, 0.4]));
                 Spec::Penalties(last_n, repeat, freq, present)
             }
+            7 => {
+                let (p, t) = (self.pick(&[-1.0, 0.1, 0.5, 1.0]), self.pick(&[0.0, 0.01, 0.1, 0.4, 0.6]));
+                Spec::Xtc(p, t, min_keep, self.0.next_u32())
+            }
+            8 => Spec::TopNSigma(self.pick(&[-1.0, 0.0, 0.5, 1.0, 2.0])),
             _ => {
                 let n = self.below(6);
                 let bias = |c: &mut Self| LogitBias {
@@ -231,6 +266,19 @@ impl Choices {
                 };
                 Spec::LogitBias((0..n).map(|_| bias(self)).collect())
             }
+        }
+    }
+
+    /// A sampler that selects.
+    fn last(&mut self) -> Spec {
+        let seed = self.0.next_u32();
+        let (tau, eta) = (self.range(0.0, 8.0), self.range(0.0, 0.5));
+        match self.below(10) {
+            0 => Spec::Greedy,
+            1 => Spec::Mirostat(seed, tau, eta, self.pick(&[0, 1, 2, 10, 100, 100_000])),
+            2 => Spec::MirostatV2(seed, tau, eta),
+            3 => Spec::AdaptiveP(self.range(-0.3, 1.0), self.range(0.0, 1.0), seed),
+            _ => Spec::Dist(seed),
         }
     }
 
@@ -272,7 +320,7 @@ fn run(theirs: &Api, seed: u32) {
     let mut c = Choices(Mt19937::new(seed));
     let n_vocab = c.pick(&[1, 2, 3, 10, 17, 100, 500, 1024, 1025, 3000, 9000]);
     let mut specs: Vec<Spec> = (0..c.below(6)).map(|_| c.spec(n_vocab)).collect();
-    specs.push(if c.below(5) == 0 { Spec::Greedy } else { Spec::Dist(c.0.next_u32()) });
+    specs.push(c.last());
 
     let (mut a, mut b) = (OURS.chain(&specs, n_vocab as i32), theirs.chain(&specs, n_vocab as i32));
     // SAFETY: live samplers.
@@ -287,6 +335,10 @@ fn run(theirs: &Api, seed: u32) {
         }
         let ours = OURS.apply(a, &mut data.clone());
         let reference = theirs.apply(b, &mut data);
+        // Logits that temperatures near 0 have blown up overflow an int in llama.cpp's bucket sort.
+        if ours.0.iter().any(|c| c.logit.is_finite() && c.logit.abs() > 1e7) {
+            break;
+        }
         assert_same(&ours, &reference, &specs);
 
         let token = if c.below(4) == 0 { c.below(n_vocab) as i32 } else { ours.0[ours.1 as usize].id };

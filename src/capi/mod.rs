@@ -26,5 +26,4 @@ pub(crate) use misc::*;
 pub(crate) use threadpool::*;
 pub(crate) use sampler::*;
 pub(crate) use sampler_chain::*;
-pub(crate) use sampler_init::*;
 pub(crate) use types::*;

@@ -6,7 +6,7 @@
 use std::ptr::null_mut;
 
 use super::*;
-use crate::sampling::{self, LogitBias, PenaltyParams};
+use crate::sampling::{self, LogitBias, MirostatParams, PenaltyParams};
 
 const _: () = assert!(size_of::<llama_logit_bias>() == size_of::<LogitBias>());
 
@@ -66,6 +66,55 @@ pub extern "C" fn llama_sampler_init_temp(t: f32) -> *mut llama_sampler {
 #[unsafe(no_mangle)]
 pub extern "C" fn llama_sampler_init_temp_ext(t: f32, delta: f32, exponent: f32) -> *mut llama_sampler {
     guard(null_mut(), || Ok(wrap(sampling::temp_ext(t, delta, exponent))))
+}
+
+/// Makes a sampler that, with probability `p`, drops the candidates with at least probability `t` but the last of them,
+/// provided that `min_keep` are left (https://github.com/oobabooga/text-generation-webui/pull/6335). Equal seeds give
+/// equal sequences; LLAMA_DEFAULT_SEED asks for a random seed. Does nothing if `p` is 0 or less or `t` above 0.5. The
+/// caller owns it.
+#[unsafe(no_mangle)]
+pub extern "C" fn llama_sampler_init_xtc(p: f32, t: f32, min_keep: usize, seed: u32) -> *mut llama_sampler {
+    guard(null_mut(), || Ok(wrap(sampling::xtc(p, t, min_keep, seed))))
+}
+
+/// Makes a sampler that sets logits to -infinity that are more than `n` standard deviations under the highest
+/// ("Top-nσ: Not All Logits Are You Need", https://arxiv.org/abs/2411.07641). Does nothing if `n` is 0 or less. The
+/// caller owns it.
+#[unsafe(no_mangle)]
+pub extern "C" fn llama_sampler_init_top_n_sigma(n: f32) -> *mut llama_sampler {
+    guard(null_mut(), || Ok(wrap(sampling::top_n_sigma(n))))
+}
+
+/// Makes a sampler that selects a candidate such that the surprise of the text stays near `tau` bits per token
+/// (Mirostat 1, https://arxiv.org/abs/2007.14966). `eta` is how fast it corrects for what it observed, `m` how many
+/// candidates estimate the distribution (the paper uses 100), `n_vocab` the size of the vocabulary. Equal seeds give
+/// equal sequences; LLAMA_DEFAULT_SEED asks for a random seed. The caller owns it.
+#[unsafe(no_mangle)]
+pub extern "C" fn llama_sampler_init_mirostat(
+    n_vocab: i32,
+    seed: u32,
+    tau: f32,
+    eta: f32,
+    m: i32,
+) -> *mut llama_sampler {
+    guard(null_mut(), || Ok(wrap(sampling::mirostat(MirostatParams { n_vocab, seed, tau, eta, m }))))
+}
+
+/// Makes a sampler that selects a candidate such that the surprise of the text stays near `tau` bits per token
+/// (Mirostat 2, https://arxiv.org/abs/2007.14966). `eta` is how fast it corrects for what it observed. Equal seeds give
+/// equal sequences; LLAMA_DEFAULT_SEED asks for a random seed. The caller owns it.
+#[unsafe(no_mangle)]
+pub extern "C" fn llama_sampler_init_mirostat_v2(seed: u32, tau: f32, eta: f32) -> *mut llama_sampler {
+    guard(null_mut(), || Ok(wrap(sampling::mirostat_v2(seed, tau, eta))))
+}
+
+/// Makes a sampler that selects candidates whose probabilities are `target` on average (0 to 1; negative: candidates are
+/// drawn by their probabilities). The average reaches back about 1 / (1 - `decay`) tokens, `decay` being from 0 to 0.99.
+/// Put it last in a chain, after mild truncation such as min-p (https://github.com/ggml-org/llama.cpp/pull/17927).
+/// Equal seeds give equal sequences; LLAMA_DEFAULT_SEED asks for a random seed. The caller owns it.
+#[unsafe(no_mangle)]
+pub extern "C" fn llama_sampler_init_adaptive_p(target: f32, decay: f32, seed: u32) -> *mut llama_sampler {
+    guard(null_mut(), || Ok(wrap(sampling::adaptive_p(target, decay, seed))))
 }
 
 /// Makes a sampler that lowers the logits of the tokens among the last `penalty_last_n` accepted ones: positive logits

@@ -1,5 +1,6 @@
 //! The sampler functions as a C caller uses them: samplers of the caller's own, ownership in chains, misuse.
 
+use super::super::sampler_init::*;
 use super::*;
 use std::ffi::{CStr, c_void};
 
@@ -180,7 +181,7 @@ fn builtins_clone_copy_and_report_seeds() {
         llama_sampler_chain_add(chain, llama_sampler_init_greedy());
         assert_eq!(llama_sampler_get_seed(chain), 5);
         assert_eq!(llama_sampler_get_seed(llama_sampler_chain_get(chain, 1)), DEFAULT_SEED);
-        [chain, b, c].map(|s| llama_sampler_free(s));
+        [chain, b, c].into_iter().for_each(|s| llama_sampler_free(s));
 
         let random = llama_sampler_init_dist(DEFAULT_SEED);
         assert_ne!(llama_sampler_get_seed(random), DEFAULT_SEED);
@@ -295,6 +296,6 @@ fn copies_between_kinds_are_refused() {
         llama_sampler_copy(k, greedy);
         llama_sampler_copy(chain, greedy);
         assert_eq!(choose(greedy, &[1.0, 2.0]), Some(1));
-        [k, greedy, chain].map(|s| llama_sampler_free(s));
+        [k, greedy, chain].into_iter().for_each(|s| llama_sampler_free(s));
     }
 }

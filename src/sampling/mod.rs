@@ -6,34 +6,44 @@
 //! floating-point sum, where a value is `f32` and where `f64`, how many random numbers a step draws, and the order in
 //! which equal logits are left by sorting ([`sort`]).
 
+mod adaptive_p;
 mod chain;
 mod disabled;
 mod dist;
 mod greedy;
 mod logit_bias;
 mod min_p;
+mod mirostat;
+mod mirostat_v2;
 mod penalties;
 pub mod rng;
 pub mod sort;
 mod temp;
 mod temp_ext;
 mod top_k;
+mod top_n_sigma;
 mod top_p;
 mod typical;
+mod xtc;
 
 use std::ffi::CStr;
 
+pub use adaptive_p::adaptive_p;
 pub use chain::Chain;
 pub use dist::dist;
 pub use greedy::greedy;
 pub use logit_bias::{LogitBias, logit_bias};
 pub use min_p::min_p;
+pub use mirostat::{MirostatParams, mirostat};
+pub use mirostat_v2::mirostat_v2;
 pub use penalties::{PenaltyParams, penalties};
 pub use temp::temp;
 pub use temp_ext::temp_ext;
 pub use top_k::top_k;
+pub use top_n_sigma::top_n_sigma;
 pub use top_p::top_p;
 pub use typical::typical;
+pub use xtc::xtc;
 
 /// A token id of a vocabulary; negative ids name no token.
 pub type Token = i32;
@@ -82,7 +92,7 @@ pub trait Sampler: Send {
     /// Goes back to the state after construction; a fixed seed starts its sequence again.
     fn reset(&mut self) {}
 
-    /// A copy with its own state, random numbers included.
+    /// A copy with its own state; all but [`adaptive_p`] go on with the same random numbers.
     fn clone_box(&self) -> Box<dyn Sampler>;
 
     /// The seed in use, for the samplers that report one.
@@ -113,6 +123,13 @@ impl<'a> Candidates<'a> {
         let data = std::mem::take(&mut self.data);
         let n = n.min(data.len());
         self.data = &mut data[..n];
+    }
+
+    /// Drops the first `n` candidates, or all if there are fewer.
+    pub fn skip(&mut self, n: usize) {
+        let data = std::mem::take(&mut self.data);
+        let n = n.min(data.len());
+        self.data = &mut data[n..];
     }
 
     /// Orders by descending logit unless that is done. `scratch` is memory kept between calls.

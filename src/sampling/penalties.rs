@@ -53,6 +53,17 @@ impl PenaltyParams {
     }
 }
 
+impl Penalties {
+    fn forget_oldest(&mut self) {
+        let Some(oldest) = self.history.pop_front() else { return };
+        let Ok(i) = self.counts.binary_search_by_key(&oldest, |c| c.0) else { return };
+        self.counts[i].1 -= 1;
+        if self.counts[i].1 == 0 {
+            self.counts.remove(i);
+        }
+    }
+}
+
 impl Sampler for Penalties {
     fn name(&self) -> &'static CStr {
         c"penalties"
@@ -63,16 +74,10 @@ impl Sampler for Penalties {
             Ok(i) => self.counts[i].1 += 1,
             Err(i) => self.counts.insert(i, (token, 1)),
         }
-        if self.history.len() >= self.last_n
-            && let Some(oldest) = self.history.pop_front()
-            && let Ok(i) = self.counts.binary_search_by_key(&oldest, |c| c.0)
-        {
-            self.counts[i].1 -= 1;
-            if self.counts[i].1 == 0 {
-                self.counts.remove(i);
-            }
-        }
         self.history.push_back(token);
+        if self.history.len() > self.last_n {
+            self.forget_oldest();
+        }
     }
 
     fn apply(&mut self, candidates: &mut Candidates<'_>) {

@@ -44,13 +44,13 @@ impl Mt19937 {
         let low = f64::from(self.next_u32());
         let high = f64::from(self.next_u32());
         let x = (low + high * 4_294_967_296.0) / 18_446_744_073_709_551_616.0;
-        if x < 1.0 { x } else { 1.0f64.next_down() }
+        if x < 1.0 { x } else { 1.0 - f64::EPSILON / 2.0 }
     }
 
     /// A number in [0, 1) from one draw, as `std::uniform_real_distribution<float>` gives it.
     pub fn uniform_f32(&mut self) -> f32 {
         let x = self.next_u32() as f32 / 4_294_967_296.0;
-        if x < 1.0 { x } else { 1.0f32.next_down() }
+        if x < 1.0 { x } else { 1.0 - f32::EPSILON / 2.0 }
     }
 
     /// The index of a candidate, drawn by its `p`, as `std::discrete_distribution` gives it: the probabilities need not
@@ -64,9 +64,11 @@ impl Mt19937 {
         let mut cumulative = 0.0;
         for (i, c) in data[..data.len() - 1].iter().enumerate() {
             cumulative += f64::from(c.p) / sum;
-            if cumulative >= target {
-                return i;
+            // NaN, as with a sum of 0, ends the search at once.
+            if cumulative < target {
+                continue;
             }
+            return i;
         }
         data.len() - 1
     }
