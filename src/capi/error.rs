@@ -34,13 +34,8 @@ pub(crate) fn guard<T>(default: T, body: impl FnOnce() -> Result<T>) -> T {
     }
 }
 
-/// Returns a description of the last failure on the calling thread, in UTF-8, or an empty string when no call has
-/// failed yet.
-///
-/// The text belongs to the library and stays valid until the next call into the library that fails on this thread, or
-/// until the thread ends. Successful calls leave it as it is. Other threads have texts of their own.
-#[unsafe(no_mangle)]
-pub extern "C" fn infer_last_error() -> *const c_char {
+/// The text of the calling thread's last failure, valid until its next one.
+pub(super) fn last_error() -> *const c_char {
     LAST_ERROR.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
@@ -100,8 +95,8 @@ mod tests {
     use std::ffi::CStr;
 
     fn last_error() -> String {
-        // SAFETY: infer_last_error returns a valid NUL-terminated string of this thread.
-        unsafe { CStr::from_ptr(infer_last_error()) }.to_str().unwrap().to_owned()
+        // SAFETY: the text is NUL-terminated and this thread's own.
+        unsafe { CStr::from_ptr(super::last_error()) }.to_str().unwrap().to_owned()
     }
 
     #[test]

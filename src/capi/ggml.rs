@@ -1,8 +1,9 @@
-//! The functions of ggml.h that need no tensors: types and their sizes, number conversions, thread pool parameters,
-//! `ggml_abort`.
+//! The functions of ggml.h that need no tensors: types and their sizes, number conversions, time, thread pool
+//! parameters, `ggml_abort`.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use super::*;
 use crate::quant::{DType, FORMATS};
@@ -49,6 +50,24 @@ pub extern "C" fn ggml_fp16_to_fp32(x: ggml_fp16_t) -> f32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn ggml_bf16_to_fp32(x: ggml_bf16_t) -> f32 {
     f32::from_bits(u32::from(x.bits) << 16)
+}
+
+/// Starts the clock of ggml_time_ms and ggml_time_us, unless it runs already.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_time_init() {
+    LazyLock::force(&START);
+}
+
+/// Returns the time in milliseconds since the clock was started.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_time_ms() -> i64 {
+    i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Returns the time in microseconds since the clock was started.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_time_us() -> i64 {
+    i64::try_from(START.elapsed().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Opens a file, whose name is UTF-8, as fopen does. Returns NULL on failure.
@@ -170,6 +189,8 @@ fn takes_words(fmt: &[u8]) -> bool {
     }
     n_args <= 3
 }
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The type with a number that a caller passed.
 pub(crate) fn dtype(r#type: CEnum<ggml_type>) -> Result<DType> {

@@ -1,8 +1,7 @@
 //! What concerns the library as a whole: start and end, time, version, limits, what this machine supports.
 
 use std::ffi::{CString, c_char};
-use std::sync::{LazyLock, OnceLock};
-use std::time::Instant;
+use std::sync::OnceLock;
 
 use super::*;
 use crate::Result;
@@ -28,7 +27,7 @@ pub extern "C" fn llama_backend_free() {
 pub extern "C" fn llama_numa_init(numa: CEnum<ggml_numa_strategy>) {
     guard((), || {
         if numa.value() != ggml_numa_strategy::GGML_NUMA_STRATEGY_DISABLED as i32 {
-            log::info!("NUMA strategy {numa:?}: memory stays where the system places it");
+            ::log::info!("NUMA strategy {numa:?}: memory stays where the system places it");
         }
         Ok(())
     });
@@ -40,35 +39,10 @@ pub extern "C" fn llama_version() -> *const c_char {
     LLAMA_VERSION.as_ptr()
 }
 
-/// Returns this library's own version, for example "0.1.0". The string lives as long as the library.
-#[unsafe(no_mangle)]
-pub extern "C" fn infer_version() -> *const c_char {
-    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
-    VERSION.as_ptr().cast()
-}
-
-/// Returns the time in microseconds since the library was first used.
+/// Returns the time in microseconds since the clock was started, which llama_backend_init does.
 #[unsafe(no_mangle)]
 pub extern "C" fn llama_time_us() -> i64 {
     ggml_time_us()
-}
-
-/// Starts the clock of ggml_time_ms and ggml_time_us, unless it runs already.
-#[unsafe(no_mangle)]
-pub extern "C" fn ggml_time_init() {
-    LazyLock::force(&START);
-}
-
-/// Returns the time in milliseconds since the clock was started.
-#[unsafe(no_mangle)]
-pub extern "C" fn ggml_time_ms() -> i64 {
-    i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Returns the time in microseconds since the clock was started.
-#[unsafe(no_mangle)]
-pub extern "C" fn ggml_time_us() -> i64 {
-    i64::try_from(START.elapsed().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Returns how many devices a model can be spread over: the length of llama_model_params.tensor_split.
@@ -121,10 +95,8 @@ pub extern "C" fn llama_print_system_info() -> *const c_char {
     guard(c"".as_ptr(), || Ok(INFO.get_or_init(system_info).as_ptr()))
 }
 
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
 fn system_info() -> CString {
-    let features = ggml_backend::feature_names().iter().map(|name| format!("{} = 1 | ", name.to_string_lossy()));
+    let features = device::feature_names().iter().map(|name| format!("{} = 1 | ", name.to_string_lossy()));
     super::logging::c_text(&format!("CPU : {}", features.collect::<String>()))
 }
 

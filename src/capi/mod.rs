@@ -7,11 +7,15 @@
 
 mod error;
 mod ggml;
-mod ggml_backend;
+mod device;
+mod gguf;
+mod gguf_set;
 mod handle;
+mod infer;
 mod logging;
 mod misc;
 mod names;
+mod tensor;
 mod threadpool;
 mod sampler;
 mod sampler_chain;
@@ -20,9 +24,11 @@ mod types;
 
 pub(crate) use error::guard;
 pub(crate) use ggml::*;
-pub(crate) use ggml_backend::*;
+pub(crate) use device::*;
+pub(crate) use gguf::*;
 pub(crate) use handle::{Tag, Tagged, array, c_str, handle_mut, handle_ref, out};
 pub(crate) use misc::*;
+pub(crate) use tensor::*;
 pub(crate) use threadpool::*;
 pub(crate) use sampler::*;
 pub(crate) use sampler_chain::*;

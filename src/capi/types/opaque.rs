@@ -28,8 +28,3 @@ pub struct llama_context {
 pub struct llama_vocab {
     _private: [u8; 0],
 }
-
-/// Memory for tensors.
-pub struct ggml_context {
-    _private: [u8; 0],
-}

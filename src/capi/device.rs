@@ -230,6 +230,33 @@ pub extern "C" fn ggml_backend_buft_get_device(buft: ggml_backend_buffer_type_t)
     guard(std::ptr::null_mut(), || checked(buft, &CPU_MEMORY, "buft").map(|_| ggml_backend_dev_get(0)))
 }
 
+/// Copies `size` bytes of a tensor's elements, from byte `offset` on, to `data`. Does nothing when the tensor is smaller.
+///
+/// # Safety
+/// `tensor` must be NULL or a live tensor, `data` point to `size` writable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_backend_tensor_get(
+    tensor: *const ggml_tensor,
+    data: *mut c_void,
+    offset: usize,
+    size: usize,
+) {
+    guard((), || {
+        // SAFETY: the caller promises NULL or a live tensor.
+        let tensor = unsafe { tensor.as_ref() }.ok_or(Error::Null("tensor"))?;
+        let n_bytes = tensor::nbytes(tensor)?;
+        if offset.checked_add(size).is_none_or(|end| end > n_bytes) {
+            return Err(Error::argument(format!("bytes {offset} + {size} of a tensor of {n_bytes} bytes")));
+        }
+        if tensor.data.is_null() || data.is_null() {
+            return Err(Error::Null("data"));
+        }
+        // SAFETY: the range lies inside the tensor's elements, and the caller promises `size` writable bytes.
+        unsafe { std::ptr::copy_nonoverlapping(tensor.data.cast::<u8>().add(offset), data.cast(), size) };
+        Ok(())
+    });
+}
+
 /// What the processor can do of what the kernels use.
 pub(crate) fn feature_names() -> &'static [&'static CStr] {
     static NAMES: LazyLock<Vec<&'static CStr>> = LazyLock::new(detect);

@@ -1,0 +1,5 @@
+// Part of libinfer. Nothing of ggml's allocator is in the library; the header is there for programs that include it.
+
+#pragma once
+
+#include "ggml.h"

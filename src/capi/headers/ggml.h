@@ -1,0 +1,40 @@
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#ifndef GGML_API
+#define GGML_API __attribute__((visibility("default")))
+#endif
+
+#define GGML_MAX_DIMS 4
+#define GGML_MAX_SRC 10
+#define GGML_MAX_OP_PARAMS 64
+#define GGML_MAX_NAME 64
+#define GGML_MAX_N_THREADS 512
+#define GGML_DEFAULT_N_THREADS 4
+#define GGML_MEM_ALIGN 16
+
+typedef struct ggml_bf16_t ggml_bf16_t;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Prints a message with its place to stderr and aborts the process. `fmt` is printf's; up to three arguments are
+// formatted when all are integers or strings, else it is printed as it is.
+#ifdef __cplusplus
+[[noreturn]]
+#else
+_Noreturn
+#endif
+GGML_API void ggml_abort(const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+// Aborts the process with a message.
+#define GGML_ABORT(...) ggml_abort(__FILE__, __LINE__, __VA_ARGS__)
+// Aborts the process unless `x` is true.
+#define GGML_ASSERT(x) if (!(x)) GGML_ABORT("GGML_ASSERT(%s) failed", #x)

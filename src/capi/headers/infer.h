@@ -1,0 +1,3 @@
+#ifndef LLAMA_API
+#define LLAMA_API __attribute__((visibility("default")))
+#endif
