@@ -153,7 +153,8 @@ pub unsafe extern "C" fn gguf_set_arr_data(
 ) {
     let elements = || {
         let element_type = u32::try_from(r#type.value()).ok().and_then(ValueType::from_u32);
-        let element_type = element_type.ok_or_else(|| Error::argument(format!("no gguf_type has the number {type:?}")))?;
+        let element_type =
+            element_type.ok_or_else(|| Error::argument(format!("no gguf_type has the number {type:?}")))?;
         let n_bytes = n.checked_mul(element_type.size()).ok_or_else(|| Error::argument("an array too large"))?;
         // SAFETY: the caller promises n values of the type.
         let bytes = unsafe { array(data.cast::<u8>(), n_bytes, "data") }?;

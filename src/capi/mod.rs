@@ -5,9 +5,9 @@
 
 #![allow(non_camel_case_types)] // C's names
 
+mod device;
 mod error;
 mod ggml;
-mod device;
 mod gguf;
 mod gguf_set;
 mod handle;
@@ -15,21 +15,21 @@ mod infer;
 mod logging;
 mod misc;
 mod names;
-mod tensor;
-mod threadpool;
 mod sampler;
 mod sampler_chain;
 mod sampler_init;
+mod tensor;
+mod threadpool;
 mod types;
 
+pub(crate) use device::*;
 pub(crate) use error::guard;
 pub(crate) use ggml::*;
-pub(crate) use device::*;
 pub(crate) use gguf::*;
 pub(crate) use handle::{Tag, Tagged, array, c_str, handle_mut, handle_ref, out};
 pub(crate) use misc::*;
-pub(crate) use tensor::*;
-pub(crate) use threadpool::*;
 pub(crate) use sampler::*;
 pub(crate) use sampler_chain::*;
+pub(crate) use tensor::*;
+pub(crate) use threadpool::*;
 pub(crate) use types::*;

@@ -65,7 +65,9 @@ impl Context {
     /// Makes a context over a model.
     pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Context> {
         let settings = Settings::new(&model, params)?;
-        let mut backend: Box<dyn Backend> = match params.backend {
+        let plain = std::env::var_os("INFER_BACKEND").is_some_and(|name| name == "reference");
+        let kind = if plain { BackendKind::Reference } else { params.backend };
+        let mut backend: Box<dyn Backend> = match kind {
             BackendKind::Auto => Box::new(cpu::Cpu::new(settings.n_threads)?),
             BackendKind::Reference => Box::new(Reference::default()),
         };
@@ -175,7 +177,11 @@ impl Context {
 }
 
 /// The memory of a context and the buffers behind it.
-fn make_memory(model: &Model, s: &Settings, backend: &mut dyn Backend) -> Result<(Option<Memory>, Vec<Option<KvLayer>>)> {
+fn make_memory(
+    model: &Model,
+    s: &Settings,
+    backend: &mut dyn Backend,
+) -> Result<(Option<Memory>, Vec<Option<KvLayer>>)> {
     let hp = model.hparams()?;
     if model.def().encoder_only {
         return Ok((None, Vec::new()));

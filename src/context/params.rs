@@ -9,7 +9,7 @@ use crate::quant::DType;
 /// Which backend computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BackendKind {
-    /// The fastest there is for the machine.
+    /// The fastest there is for the machine; the environment variable `INFER_BACKEND=reference` makes it the plain one.
     #[default]
     Auto,
     /// The plain one, see `backend::reference`.
@@ -152,7 +152,9 @@ impl Settings {
 }
 
 fn check_kv_types(hp: &HParams, params: &ContextParams) -> Result<()> {
-    for (what, dtype, head) in [("type_k", params.type_k, hp.n_embd_head_k), ("type_v", params.type_v, hp.n_embd_head_v)] {
+    for (what, dtype, head) in
+        [("type_k", params.type_k, hp.n_embd_head_k), ("type_v", params.type_v, hp.n_embd_head_v)]
+    {
         if !KV_TYPES.contains(&dtype) {
             return Err(Error::Unsupported(format!("{what} {dtype} for a KV cache")));
         }

@@ -70,7 +70,7 @@ pub struct FusedAttention {
     pub v: Option<Store>,
 }
 
-/// Heads on their way: `src → [norm] → [rope] → [scale]`.
+/// Heads on their way: `src → [norm] → [rope] → [scale] → [hadamard]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Heads {
     /// Where they start, `[d, n_head, n_tokens]`.
@@ -81,6 +81,8 @@ pub struct Heads {
     pub rope: Option<ValueId>,
     /// A factor, [`Op::Scale`] without bias.
     pub scale: Option<ValueId>,
+    /// A Hadamard transform, before storage in a quantized cache.
+    pub hadamard: Option<ValueId>,
 }
 
 /// Heads that are written into a state.
@@ -210,16 +212,22 @@ impl<'a> Fuser<'a> {
     /// Walks back from heads to where they start; `members` gains the nodes passed.
     fn heads(&self, id: ValueId, members: &mut Vec<ValueId>) -> Heads {
         let head = self.graph.value(id).ne;
-        let mut heads = Heads { src: id, norm: None, rope: None, scale: None };
+        let mut heads = Heads { src: id, norm: None, rope: None, scale: None, hadamard: None };
         while let Some(node) = self.private_node(heads.src) {
             let same_heads = self.graph.value(node).ne == head;
-            let slot = match self.op(node) {
-                Some(Op::Scale { bias: 0.0, .. }) if heads.scale.or(heads.rope).or(heads.norm).is_none() => &mut heads.scale,
-                Some(Op::Rope(_)) if same_heads && heads.rope.or(heads.norm).is_none() => &mut heads.rope,
-                Some(Op::Norm(_)) if same_heads && heads.norm.is_none() => &mut heads.norm,
+            // Backwards, so that each slot must come before those already filled.
+            let slots = [&mut heads.norm, &mut heads.rope, &mut heads.scale, &mut heads.hadamard];
+            let place = match self.op(node) {
+                Some(Op::Norm(_)) if same_heads => 0,
+                Some(Op::Rope(_)) if same_heads => 1,
+                Some(Op::Scale { bias: 0.0, .. }) => 2,
+                Some(Op::Hadamard { .. }) if same_heads => 3,
                 _ => break,
             };
-            *slot = Some(node);
+            if slots[..=place].iter().any(|slot| slot.is_some()) {
+                break;
+            }
+            *slots[place] = Some(node);
             members.push(node);
             heads.src = self.inputs(node)[0];
         }
@@ -237,7 +245,11 @@ impl<'a> Fuser<'a> {
         let (owner, _) = self.graph.resolve(src);
         let per_head = self.graph.value(operand).ne;
         let rows = self.graph.value(src);
-        let start = if owner != src && self.op(owner).is_some() && self.graph.value(owner).ne[0] == per_head[0] { owner } else { src };
+        let start = if owner != src && self.op(owner).is_some() && self.graph.value(owner).ne[0] == per_head[0] {
+            owner
+        } else {
+            src
+        };
         if !rows.is_contiguous() && start != src {
             return None;
         }
@@ -292,7 +304,12 @@ impl<'a> Fuser<'a> {
     fn is_linear(&self, id: ValueId) -> bool {
         let Some(Op::MatMul) = self.op(id) else { return false };
         let (w, x) = (self.graph.value(self.inputs(id)[0]), self.graph.value(self.inputs(id)[1]));
-        matches!(w.source, Source::Weight(_)) && w.ne[2] == 1 && w.ne[3] == 1 && x.ne[2] == 1 && x.ne[3] == 1 && x.is_contiguous()
+        matches!(w.source, Source::Weight(_))
+            && w.ne[2] == 1
+            && w.ne[3] == 1
+            && x.ne[2] == 1
+            && x.ne[3] == 1
+            && x.is_contiguous()
     }
 
     /// A product and its bias.
@@ -341,7 +358,9 @@ impl<'a> Fuser<'a> {
     }
 
     fn norm_add(&mut self, norm: ValueId) {
-        let Some(add) = self.only_reader(norm).filter(|&r| self.op(r) == Some(&Op::Binary(BinaryOp::Add))) else { return };
+        let Some(add) = self.only_reader(norm).filter(|&r| self.op(r) == Some(&Op::Binary(BinaryOp::Add))) else {
+            return;
+        };
         let [a, b] = self.inputs(add)[..] else { return };
         let residual = if a == norm { b } else { a };
         let (v, r) = (self.graph.value(norm), self.graph.value(residual));

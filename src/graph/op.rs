@@ -42,6 +42,11 @@ pub enum Op {
     /// Rotary embedding of `x [head_dim, n_head, n_tokens]` by `pos i32 [n_tokens]`; optional third input: frequency
     /// factors `[n_dims / 2]`.
     Rope(Rope),
+    /// The orthonormal Walsh-Hadamard transform of each `n` (a power of two) successive elements of a row; its own inverse.
+    Hadamard {
+        /// Elements that are mixed.
+        n: usize,
+    },
     /// Attention of `q [d_k, n_head, n_tokens]` over `k [d_k, n_head_kv, n_rows]`, `v [d_v, n_head_kv, n_rows]` →
     /// `[d_v * n_head, n_tokens]`; optional fourth input: sinks `[n_head]`.
     Attention(Attention),

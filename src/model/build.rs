@@ -39,6 +39,22 @@ pub struct KvLayer {
     pub type_v: DType,
 }
 
+/// The smallest Hadamard transform worth its cost, and the only one used for values: as llama.cpp has it.
+const MIN_MIX: usize = 64;
+
+impl KvLayer {
+    /// How many elements of a key are mixed before storage; `None`: they are stored as they are.
+    pub fn key_mix(&self, head: usize) -> Option<usize> {
+        let widest = 1usize.checked_shl(head.trailing_zeros()).filter(|&n| n >= MIN_MIX && head > 0);
+        widest.filter(|_| self.type_k.is_quantized())
+    }
+
+    /// The same for values.
+    pub fn value_mix(&self, head: usize) -> Option<usize> {
+        (head > 0 && head % MIN_MIX == 0 && self.type_v.is_quantized()).then_some(MIN_MIX)
+    }
+}
+
 /// What a graph is built for. Two ubatches with equal shapes share a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UbatchShape {
@@ -260,20 +276,40 @@ impl Build<'_> {
             self.g.name(x, name, Some(il));
         }
         let mut p = Attention { scale, soft_cap: hp.attn_soft_cap, max_alibi_bias: hp.max_alibi_bias, mask: MaskId(0) };
-        let (mut keys, mut values) = (k, v);
+        let (mut q, mut k, mut v, mut undo) = (q, k, v, None);
         if let Some(Some(kv)) = self.kv.get(il).copied() {
             p.mask = MaskId(kv.group);
+            // Spread over many elements, an outlier costs a quantized block less; products do not change.
+            if let Some(n) = kv.key_mix(hp.n_embd_head_k) {
+                q = self.g.hadamard(q, n)?;
+                k = self.g.hadamard(k, n)?;
+            }
+            undo = kv.value_mix(hp.n_embd_head_v);
+            if let Some(n) = undo {
+                v = self.g.hadamard(v, n)?;
+            }
             let rows = self.g.input(Input::KvRows(kv.group), DType::I32, [self.shape.n_tokens, 1, 1, 1])?;
-            keys = self.store(kv.k, &format!("cache_k_l{il}"), kv.type_k, k, rows, kv.rows)?;
-            values = self.store(kv.v, &format!("cache_v_l{il}"), kv.type_v, v, rows, kv.rows)?;
+            k = self.store(kv.k, &format!("cache_k_l{il}"), kv.type_k, k, rows, kv.rows)?;
+            v = self.store(kv.v, &format!("cache_v_l{il}"), kv.type_v, v, rows, kv.rows)?;
         }
-        let y = self.g.attention(p, q, keys, values, None)?;
+        let mut y = self.g.attention(p, q, k, v, None)?;
+        if let Some(n) = undo {
+            y = self.g.hadamard(y, n)?;
+        }
         self.g.name(y, "kqv_out", Some(il));
         Ok(y)
     }
 
     /// Writes heads into cache rows; the whole cache as heads `[head, n_head_kv, n_rows]`.
-    fn store(&mut self, state: StateId, name: &str, dtype: DType, x: ValueId, rows: ValueId, n_rows: usize) -> Result<ValueId> {
+    fn store(
+        &mut self,
+        state: StateId,
+        name: &str,
+        dtype: DType,
+        x: ValueId,
+        rows: ValueId,
+        n_rows: usize,
+    ) -> Result<ValueId> {
         let ne = self.g.ne(x);
         let flat = self.merge_heads(x)?;
         let cache = self.g.state(state, name, dtype, [ne[0] * ne[1], n_rows, 1, 1]);
@@ -361,7 +397,9 @@ impl Build<'_> {
     fn sum_experts(&mut self, y: ValueId) -> Result<ValueId> {
         let ne = self.g.ne(y);
         let row = ne[0] * size_of::<f32>();
-        let slot = |b: &mut Self, i: usize| b.g.view(y, [ne[0], ne[2], 1, 1], [4, row * ne[1], row * ne[1] * ne[2], row * ne[1] * ne[2]], i * row);
+        let slot = |b: &mut Self, i: usize| {
+            b.g.view(y, [ne[0], ne[2], 1, 1], [4, row * ne[1], row * ne[1] * ne[2], row * ne[1] * ne[2]], i * row)
+        };
         let mut sum = slot(self, 0)?;
         if ne[1] == 1 {
             return self.g.cont(sum);
