@@ -135,7 +135,7 @@ impl Storage {
             // A read that ends in the middle of a page met the end of the file, or is finished by the ordinary way.
             let Ok(n) = file.read_at(&mut buffer[done..end], at) else { return Ok(None) };
             let n = n.min(len - done);
-            if n == 0 || (done + n < len && n as u64 % PAGE != 0) {
+            if n == 0 || (done + n < len && !(n as u64).is_multiple_of(PAGE)) {
                 return Ok(None);
             }
             if !progress(n as u64) {

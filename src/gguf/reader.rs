@@ -55,7 +55,7 @@ impl TensorInfo {
         let mut shape = [1; MAX_DIMS];
         shape[..ne.len()].copy_from_slice(ne);
         let block_size = dtype.block_size() as u64;
-        if shape[0] % block_size != 0 {
+        if !shape[0].is_multiple_of(block_size) {
             return fail(format!("rows of {} elements are not whole blocks of {block_size} ({dtype})", shape[0]));
         }
         let n_elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).filter(|&n| n <= i64::MAX as u64);
@@ -528,7 +528,7 @@ impl Cursor<'_> {
                 Ok(Array::walked_strings(self.bytes(start..self.at), ends))
             }
             scalar => {
-                let size = n.checked_mul(scalar.size() as u64).unwrap_or(u64::MAX);
+                let size = n.saturating_mul(scalar.size() as u64);
                 let range = self.take(size, key)?;
                 Array::scalars(scalar, self.bytes(range))
             }

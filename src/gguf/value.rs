@@ -144,7 +144,7 @@ impl Array {
     /// `bytes` hold whole scalars of `element_type`, which is not a string or array.
     pub fn scalars(element_type: ValueType, bytes: Bytes) -> Result<Array> {
         match element_type.size() {
-            size if size > 0 && bytes.len() % size == 0 => {
+            size if size > 0 && bytes.len().is_multiple_of(size) => {
                 Ok(Array { element_type, len: bytes.len() / size, bytes, ends: Box::default() })
             }
             _ => Err(Error::argument(format!("{} bytes are no array of {}", bytes.len(), element_type.name()))),

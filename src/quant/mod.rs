@@ -82,6 +82,9 @@ pub trait Quantize: Block {
     fn quantize(x: &[f32]) -> Self;
 }
 
+type Decode = fn(&[u8], &mut [f32]);
+type Encode = fn(&[f32], &mut [u8]);
+
 /// What is known about a [`DType`].
 pub struct Format {
     /// The type.
@@ -94,8 +97,8 @@ pub struct Format {
     pub type_size: usize,
     /// Whether elements share scales in blocks.
     pub is_quantized: bool,
-    to_float: Option<fn(&[u8], &mut [f32])>,
-    from_float: Option<fn(&[f32], &mut [u8])>,
+    to_float: Option<Decode>,
+    from_float: Option<Encode>,
     validate: Option<fn(&[u8]) -> bool>,
 }
 
@@ -216,7 +219,7 @@ pub fn quantize(dtype: DType, x: &[f32], bytes: &mut [u8]) -> Result<()> {
 /// Whether `bytes` are whole blocks whose scales (or plain values) are all finite: what `check_tensors` asks of a file.
 pub fn validate(dtype: DType, bytes: &[u8]) -> bool {
     let format = dtype.format();
-    bytes.len() % format.type_size == 0 && format.validate.is_some_and(|validate| validate(bytes))
+    bytes.len().is_multiple_of(format.type_size) && format.validate.is_some_and(|validate| validate(bytes))
 }
 
 /// `bytes` as blocks in place; `None` when they are not whole, or not aligned for `B`.
@@ -225,7 +228,7 @@ pub fn blocks<B: Block>(bytes: &[u8]) -> Option<&[B]> {
 }
 
 fn check_lengths(dtype: DType, n_bytes: usize, n: usize) -> Result<()> {
-    if n % dtype.block_size() != 0 || dtype.row_size(n) != n_bytes {
+    if !n.is_multiple_of(dtype.block_size()) || dtype.row_size(n) != n_bytes {
         return Err(Error::argument(format!(
             "{n} elements of {dtype} (blocks of {}) do not fit {n_bytes} bytes",
             dtype.block_size()
@@ -238,8 +241,8 @@ const fn plain(
     dtype: DType,
     name: &'static str,
     type_size: usize,
-    to_float: Option<fn(&[u8], &mut [f32])>,
-    from_float: Option<fn(&[f32], &mut [u8])>,
+    to_float: Option<Decode>,
+    from_float: Option<Encode>,
     validate: fn(&[u8]) -> bool,
 ) -> Format {
     let validate = Some(validate);

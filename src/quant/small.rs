@@ -240,7 +240,7 @@ fn trits(d: f32, qs: &[u8], y: &mut [f32]) {
     const POW3: [u8; 5] = [1, 3, 9, 27, 81];
     for (y, pow) in y.chunks_exact_mut(qs.len()).zip(POW3) {
         for (y, &q) in y.iter_mut().zip(qs) {
-            let digit = u16::from(q.wrapping_mul(pow)) * 3 >> 8;
+            let digit = (u16::from(q.wrapping_mul(pow)) * 3) >> 8;
             *y = (i32::from(digit) - 1) as f32 * d;
         }
     }
@@ -285,7 +285,7 @@ fn pack_trits(x: &[f32], id: f32, qs: &mut [u8]) {
     for (m, q) in qs.iter_mut().enumerate() {
         let digits = (0..5).map(|n| if n < n_digits { trit(x[m + n * n_bytes] * id) } else { 0 });
         let number = digits.fold(0u8, |q, digit| q.wrapping_mul(3).wrapping_add(digit));
-        *q = ((u32::from(number) * 256 + 242) / 243) as u8;
+        *q = (u32::from(number) * 256).div_ceil(243) as u8;
     }
 }
 
