@@ -291,7 +291,8 @@ mod tests {
             window: Window::None,
             swa_full: false,
             can_rotate: true,
-        });
+        })
+        .unwrap();
         let mut pos = Vec::new();
         let mut seq_ids = SeqIds::default();
         for &(seq, n) in seqs {

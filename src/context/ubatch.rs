@@ -361,7 +361,7 @@ mod tests {
                 swa_full: false,
                 can_rotate: true,
             };
-            let mut memory = Memory::new(&config);
+            let mut memory = Memory::new(&config).unwrap();
             let seqs: Vec<&[i32]> = (0..120).map(|i| &[[0], [1], [2]][i % 3][..]).collect();
             let data = batch(&seqs, &[0; 120]);
             let mut ubatches = Ubatches::default();

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::seq::SeqSet;
 use super::seq_list::SeqList;
+use crate::{Error, Result};
 
 /// No token in the cell.
 const EMPTY: i32 = -1;
@@ -56,17 +57,18 @@ pub struct Cells {
 
 impl Cells {
     /// `size` empty cells for sequences `0..n_seq`, `n_seq` ≤ [`super::MAX_SEQ`].
-    pub fn new(size: u32, n_seq: usize) -> Cells {
-        let n = size as usize;
-        Cells {
-            pos: vec![EMPTY; n],
-            shift: vec![0; n],
-            seqs: vec![SeqSet::default(); n],
-            used: vec![0; n.div_ceil(64)],
+    pub fn new(size: u32, n_seq: usize) -> Result<Cells> {
+        let mut cells = Cells {
+            pos: Vec::new(),
+            shift: Vec::new(),
+            seqs: Vec::new(),
+            used: Vec::new(),
             n_used: 0,
             has_shift: false,
             by_seq: vec![SeqList::default(); n_seq],
-        }
+        };
+        cells.resize(size)?;
+        Ok(cells)
     }
 
     /// Empties every cell.
@@ -81,13 +83,13 @@ impl Cells {
     }
 
     /// Empties every cell and changes their number.
-    pub fn resize(&mut self, size: u32) {
+    pub fn resize(&mut self, size: u32) -> Result<()> {
         let n = size as usize;
         self.clear();
-        self.pos.resize(n, EMPTY);
-        self.shift.resize(n, 0);
-        self.seqs.resize(n, SeqSet::default());
-        self.used.resize(n.div_ceil(64), 0);
+        resize(&mut self.pos, n, EMPTY)?;
+        resize(&mut self.shift, n, 0)?;
+        resize(&mut self.seqs, n, SeqSet::default())?;
+        resize(&mut self.used, n.div_ceil(64), 0)
     }
 
     /// The number of cells.
@@ -297,6 +299,14 @@ impl Cells {
         self.used[i / 64] &= !(1 << (i % 64));
         self.n_used -= 1;
     }
+}
+
+fn resize<T: Clone>(values: &mut Vec<T>, n: usize, value: T) -> Result<()> {
+    values
+        .try_reserve_exact(n.saturating_sub(values.len()))
+        .map_err(|_| Error::Memory(format!("the state of {n} KV cells")))?;
+    values.resize(n, value);
+    Ok(())
 }
 
 fn first(found: Option<u32>, cell: u32) -> Option<u32> {

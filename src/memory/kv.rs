@@ -63,18 +63,29 @@ struct Undo {
 
 impl KvCache {
     /// An empty cache.
-    pub fn new(config: KvConfig) -> KvCache {
-        let n_stream = config.n_stream.clamp(1, MAX_SEQ as u32) as usize;
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for more than [`MAX_SEQ`] streams; [`Error::Memory`] when the rows cannot be counted or their state
+    /// does not fit into memory.
+    pub fn new(config: KvConfig) -> Result<KvCache> {
+        let n_stream = config.n_stream as usize;
+        if n_stream == 0 || n_stream > MAX_SEQ {
+            return Err(Error::argument(format!("a KV cache of {n_stream} streams, not 1..={MAX_SEQ}")));
+        }
+        if config.size.checked_mul(config.n_stream).is_none_or(|n| n > i32::MAX as u32) {
+            return Err(Error::Memory(format!("{n_stream} streams of {} KV cells", config.size)));
+        }
         let n_seq = if n_stream == 1 { MAX_SEQ } else { n_stream };
-        KvCache {
+        let streams: Result<_> = (0..n_stream).map(|_| Cells::new(config.size, n_seq)).collect();
+        Ok(KvCache {
             config,
-            streams: vec![Cells::new(config.size, n_seq); n_stream],
+            streams: streams?,
             heads: vec![0; n_stream],
             copies: Vec::new(),
             undo: Vec::new(),
             undo_heads: Vec::new(),
             reused: Vec::new(),
-        }
+        })
     }
 
     /// Cells per stream.

@@ -9,9 +9,10 @@ use std::ops::Range;
 
 use super::cells::Cells;
 use super::kv::KvCache;
-use super::seq::{SeqSet, Tokens};
+use super::seq::{MAX_SEQ, SeqSet, Tokens};
 use super::seq_list::SeqList;
 use super::window::{Direction, NonCausal, Window};
+use crate::Result;
 use crate::graph::{Mask, MaskRow};
 
 /// How to fill a mask.
@@ -41,33 +42,33 @@ impl KvCache {
 }
 
 /// Masks for models without a cache: the rows are the tokens of the ubatch. Kept to reuse its buffers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OwnRows {
-    cells: Cells,
-}
-
-impl Default for OwnRows {
-    fn default() -> Self {
-        OwnRows { cells: Cells::new(0, super::MAX_SEQ) }
-    }
+    cells: Option<Cells>,
 }
 
 impl OwnRows {
     /// Fills the mask of a ubatch whose tokens see each other when their first sequence is the same.
-    pub fn fill_mask(&mut self, mask: &mut Mask, tokens: Tokens, window: Window, rule: MaskRule) {
+    pub fn fill_mask(&mut self, mask: &mut Mask, tokens: Tokens, window: Window, rule: MaskRule) -> Result<()> {
         mask.clear();
-        self.cells.resize(tokens.pos.len() as u32);
+        let mut cells = match self.cells.take() {
+            Some(cells) => cells,
+            None => Cells::new(0, MAX_SEQ)?,
+        };
+        cells.resize(tokens.pos.len() as u32)?;
         for (i, &pos) in tokens.pos.iter().enumerate() {
-            self.cells.put(i as u32, pos, SeqSet::of(&tokens.seq_ids.get(i)[..1]));
+            cells.put(i as u32, pos, SeqSet::of(&tokens.seq_ids.get(i)[..1]));
         }
         let mut filler = Filler::new(tokens, window, rule);
         for i in 0..tokens.pos.len() {
-            filler.push_row(mask, i, &self.cells, 0);
+            filler.push_row(mask, i, &cells, 0);
         }
         if rule.with_positions {
-            mask.kv_pos.extend(positions(&self.cells));
+            mask.kv_pos.extend(positions(&cells));
             mask.q_pos.extend_from_slice(tokens.pos);
         }
+        self.cells = Some(cells);
+        Ok(())
     }
 }
 

@@ -74,13 +74,13 @@ impl ContextSize {
         let too_large = || Error::Memory(format!("a context of {n_ctx} tokens"));
         let pad = |n: u32| n.checked_next_multiple_of(CELLS_PAD).ok_or_else(too_large);
         let n_ctx = pad(n_ctx)?;
+        if n_ctx == 0 {
+            return Err(Error::argument("n_ctx is 0"));
+        }
         if kv_unified {
             return Ok(ContextSize { n_ctx, n_ctx_seq: n_ctx });
         }
         let n_ctx_seq = pad(n_ctx / n_seq_max)?;
-        if n_ctx_seq == 0 {
-            return Err(Error::argument("n_ctx is 0"));
-        }
         Ok(ContextSize { n_ctx: n_ctx_seq.checked_mul(n_seq_max).ok_or_else(too_large)?, n_ctx_seq })
     }
 }
@@ -128,15 +128,18 @@ pub struct Memory {
 
 impl Memory {
     /// An empty memory.
-    pub fn new(config: &MemoryConfig) -> Memory {
+    ///
+    /// # Errors
+    /// As [`KvCache::new`].
+    pub fn new(config: &MemoryConfig) -> Result<Memory> {
         let n_stream = if config.kv_unified { 1 } else { config.n_seq_max };
         let size = config.n_ctx_seq;
-        let mut kv = vec![KvCache::new(KvConfig { size, n_stream, window: Window::None })];
+        let mut kv = vec![KvCache::new(KvConfig { size, n_stream, window: Window::None })?];
         if config.window != Window::None {
             let size = if config.swa_full { size } else { swa_size(config) };
-            kv.push(KvCache::new(KvConfig { size, n_stream, window: config.window }));
+            kv.push(KvCache::new(KvConfig { size, n_stream, window: config.window })?);
         }
-        Memory { kv, can_rotate: config.can_rotate }
+        Ok(Memory { kv, can_rotate: config.can_rotate })
     }
 
     /// The caches, by group.

@@ -412,14 +412,14 @@ proptest! {
 
     #[test]
     fn unified_cache_equals_the_model(ops in prop::collection::vec(op(), 1..30), window in window(), size in 1..90u32) {
-        let kv = KvCache::new(KvConfig { size, n_stream: 1, window });
+        let kv = KvCache::new(KvConfig { size, n_stream: 1, window }).unwrap();
         let mut pair = Pair { kv, naive: Naive::new(size as usize, 1, window) };
         ops.iter().for_each(|op| pair.run(op));
     }
 
     #[test]
     fn streams_equal_the_model(ops in prop::collection::vec(op(), 1..30), window in window(), size in 1..90u32) {
-        let kv = KvCache::new(KvConfig { size, n_stream: N_SEQ as u32, window });
+        let kv = KvCache::new(KvConfig { size, n_stream: N_SEQ as u32, window }).unwrap();
         let mut pair = Pair { kv, naive: Naive::new(size as usize, N_SEQ as usize, window) };
         ops.iter().for_each(|op| pair.run(op));
     }
@@ -441,7 +441,7 @@ proptest! {
         let direction = if causal { Direction::Causal } else { Direction::Both(NonCausal::All) };
         let mut mask = Mask::default();
         let placed = Tokens { pos: &pos, seq_ids: &seq_ids };
-        OwnRows::default().fill_mask(&mut mask, placed, window, MaskRule { direction, with_positions: false });
+        OwnRows::default().fill_mask(&mut mask, placed, window, MaskRule { direction, with_positions: false }).unwrap();
         for i in 0..pos.len() {
             for j in 0..pos.len() {
                 let seen = tokens[i].0 == tokens[j].0 && (!causal || pos[j] <= pos[i]) && !masked(window, pos[j], pos[i]);
@@ -471,8 +471,10 @@ fn sizes_are_llama_cpps() {
     assert_eq!(size(1030, 3, false), ContextSize { n_ctx: 1536, n_ctx_seq: 512 });
     assert!(ContextSize::new(u32::MAX, 1, true).is_err());
     assert!(ContextSize::new(512, 257, true).is_err());
+    assert!(ContextSize::new(0, 1, true).is_err());
+    assert!(Memory::new(&MemoryConfig { n_ctx_seq: 1 << 31, ..config() }).is_err());
 
-    let swa = |c: MemoryConfig| Memory::new(&c).groups()[SWA].size();
+    let swa = |c: MemoryConfig| Memory::new(&c).unwrap().groups()[SWA].size();
     assert_eq!(swa(config()), 2560);
     assert_eq!(swa(MemoryConfig { kv_unified: false, ..config() }), 1024);
     assert_eq!(swa(MemoryConfig { n_ubatch: 500, kv_unified: false, ..config() }), 1024);
@@ -496,7 +498,7 @@ fn decode(memory: &mut Memory, n: i32) -> Result<()> {
 #[test]
 fn sliding_window_forgets_and_both_groups_follow() {
     let config = MemoryConfig { n_seq_max: 1, n_ubatch: 128, window: Window::Standard(100), ..config() };
-    let mut memory = Memory::new(&config);
+    let mut memory = Memory::new(&config).unwrap();
     assert!(!memory.can_shift());
     for _ in 0..10 {
         decode(&mut memory, 100).unwrap();
@@ -524,7 +526,7 @@ fn sliding_window_forgets_and_both_groups_follow() {
 #[test]
 fn full_cache_refuses_and_stays() {
     let config = MemoryConfig { n_ctx_seq: 256, n_seq_max: 2, window: Window::None, ..config() };
-    let mut memory = Memory::new(&config);
+    let mut memory = Memory::new(&config).unwrap();
     decode(&mut memory, 250).unwrap();
     memory.commit();
     assert!(matches!(decode(&mut memory, 7), Err(Error::NoSlot { n_tokens: 7 })));
@@ -537,7 +539,7 @@ fn full_cache_refuses_and_stays() {
 #[test]
 fn copies_between_streams_are_asked_of_the_backend() {
     let config = MemoryConfig { n_ctx_seq: 256, kv_unified: false, window: Window::None, ..config() };
-    let mut memory = Memory::new(&config);
+    let mut memory = Memory::new(&config).unwrap();
     decode(&mut memory, 20).unwrap();
     memory.commit();
     memory.seq_rm(0, 5, 8).unwrap();
@@ -552,7 +554,7 @@ fn copies_between_streams_are_asked_of_the_backend() {
 
 #[test]
 fn wrong_arguments_are_refused() {
-    let mut memory = Memory::new(&MemoryConfig { kv_unified: false, ..config() });
+    let mut memory = Memory::new(&MemoryConfig { kv_unified: false, ..config() }).unwrap();
     assert!(memory.seq_rm(4, 0, -1).is_err());
     assert!(memory.seq_rm(-1, 0, -1).unwrap());
     assert!(memory.seq_cp(0, 4, -1, -1).is_err() && memory.seq_cp(-1, 0, -1, -1).is_err());
@@ -563,7 +565,7 @@ fn wrong_arguments_are_refused() {
     assert!(memory.seq_add(0, -1, -1, i32::MAX - 2).is_err());
     assert!(memory.seq_add(0, -1, -1, i32::MAX - 3).is_ok());
     assert_eq!(memory.pos_max(0), Some(i32::MAX - 1));
-    let mut fixed = Memory::new(&MemoryConfig { can_rotate: false, ..config() });
+    let mut fixed = Memory::new(&MemoryConfig { can_rotate: false, ..config() }).unwrap();
     assert!(fixed.seq_add(0, -1, -1, 1).is_err() && !fixed.can_shift());
 }
 
@@ -571,7 +573,8 @@ fn wrong_arguments_are_refused() {
 fn cell_operations_are_fast() {
     // an order of magnitude under what is seen, so that a busy machine does not fail it
     const OPS_PER_S: f64 = 200_000.0;
-    let mut memory = Memory::new(&MemoryConfig { n_ctx_seq: 65536, window: Window::None, n_seq_max: 1, ..config() });
+    let mut memory =
+        Memory::new(&MemoryConfig { n_ctx_seq: 65536, window: Window::None, n_seq_max: 1, ..config() }).unwrap();
     for _ in 0..60 {
         decode(&mut memory, 1024).unwrap();
     }
