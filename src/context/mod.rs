@@ -195,7 +195,7 @@ fn make_memory(
         window,
         swa_full: s.swa_full,
         can_rotate: model.def().rope.is_some(),
-    });
+    })?;
     let mut kv = Vec::with_capacity(hp.n_layer);
     for il in 0..hp.n_layer {
         let group = if window != Window::None && hp.swa_type != SwaType::None && hp.is_swa[il] { SWA } else { 0 };
