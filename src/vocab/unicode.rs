@@ -163,8 +163,7 @@ fn kind_slow(c: u32) -> u16 {
 }
 
 fn is_unassigned(c: u32) -> bool {
-    char::from_u32(c)
-        .is_some_and(|c| c.general_category() == unicode_properties::GeneralCategory::Unassigned)
+    char::from_u32(c).is_some_and(|c| c.general_category() == unicode_properties::GeneralCategory::Unassigned)
 }
 
 /// Whether `c` was assigned after Unicode 15.1, the version of llama.cpp's tables: to those it is an unassigned
