@@ -1,8 +1,11 @@
-//! (being written)
-#![allow(missing_docs)]
-pub type Cpu = super::reference::Reference;
-impl Cpu {
-    pub fn new(_n: usize) -> crate::Result<Cpu> {
-        Ok(Cpu::default())
-    }
-}
+//! The CPU backend.
+
+pub mod act;
+pub mod formats;
+pub mod kernels;
+pub mod math;
+pub mod product;
+pub mod scratch;
+pub mod simd;
+#[cfg(test)]
+mod testing;
