@@ -154,6 +154,53 @@ impl Lanes for Avx2 {
         // SAFETY: F16C is there.
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(h.to_bits())))) }
     }
+    #[inline(always)]
+    fn load_f32(self, p: &[f32; 8]) -> __m256 {
+        // SAFETY: AVX2 is there; the reference covers 32 bytes.
+        unsafe { _mm256_loadu_ps(p.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_f16(self, p: &[u8; 16]) -> __m256 {
+        // SAFETY: F16C is there; the reference covers 16 bytes.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_bf16(self, p: &[u8; 16]) -> __m256 {
+        // SAFETY: AVX2 is there; the reference covers 16 bytes.
+        unsafe {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        }
+    }
+    #[inline(always)]
+    fn store_f32(self, p: &mut [f32; 8], a: __m256) {
+        // SAFETY: AVX2 is there; the reference covers 32 bytes.
+        unsafe { _mm256_storeu_ps(p.as_mut_ptr(), a) }
+    }
+    #[inline(always)]
+    fn store_f16(self, p: &mut [u8; 16], a: __m256) {
+        // SAFETY: F16C is there; the reference covers 16 bytes.
+        unsafe { _mm_storeu_si128(p.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a)) }
+    }
+    #[inline(always)]
+    fn splat_f32(self, v: f32) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_set1_ps(v) }
+    }
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: FMA is there.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn widen(self, b: __m256i, i: usize) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let half = if i < 2 { _mm256_castsi256_si128(b) } else { _mm256_extracti128_si256::<1>(b) };
+            let eight = if i % 2 == 0 { half } else { _mm_unpackhi_epi64(half, half) };
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight))
+        }
+    }
 }
 
 impl Avx2 {

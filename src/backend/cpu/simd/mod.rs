@@ -59,6 +59,22 @@ pub trait Lanes: Copy {
     fn sum(self, a: Self::F) -> f32;
     /// Converts one half-precision number.
     fn f16(self, h: half::f16) -> f32;
+    /// Reads eight f32.
+    fn load_f32(self, p: &[f32; 8]) -> Self::F;
+    /// Reads eight f16.
+    fn load_f16(self, p: &[u8; 16]) -> Self::F;
+    /// Reads eight bf16.
+    fn load_bf16(self, p: &[u8; 16]) -> Self::F;
+    /// Writes eight f32.
+    fn store_f32(self, p: &mut [f32; 8], a: Self::F);
+    /// Writes eight f16, rounded to nearest even.
+    fn store_f16(self, p: &mut [u8; 16], a: Self::F);
+    /// One number in all lanes.
+    fn splat_f32(self, v: f32) -> Self::F;
+    /// `a * b + c`.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Bytes `8 * i ..` as f32.
+    fn widen(self, b: Self::B, i: usize) -> Self::F;
 }
 
 /// 32 bytes of an instruction set.

@@ -2,6 +2,7 @@
 
 use super::{BytesOf, Emit, IntsOf, Lanes, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
 use crate::backend::cpu::act::XBlock;
+use half::f16;
 use std::array::from_fn;
 
 /// No vector instructions.
@@ -80,6 +81,40 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn f16(self, h: half::f16) -> f32 {
         h.to_f32()
+    }
+    #[inline(always)]
+    fn load_f32(self, p: &[f32; 8]) -> [f32; 8] {
+        *p
+    }
+    #[inline(always)]
+    fn load_f16(self, p: &[u8; 16]) -> [f32; 8] {
+        from_fn(|i| f16::from_le_bytes([p[2 * i], p[2 * i + 1]]).to_f32())
+    }
+    #[inline(always)]
+    fn load_bf16(self, p: &[u8; 16]) -> [f32; 8] {
+        from_fn(|i| f32::from_bits(u32::from(u16::from_le_bytes([p[2 * i], p[2 * i + 1]])) << 16))
+    }
+    #[inline(always)]
+    fn store_f32(self, p: &mut [f32; 8], a: [f32; 8]) {
+        *p = a;
+    }
+    #[inline(always)]
+    fn store_f16(self, p: &mut [u8; 16], a: [f32; 8]) {
+        for (p, a) in p.as_chunks_mut::<2>().0.iter_mut().zip(a) {
+            *p = f16::from_f32(a).to_le_bytes();
+        }
+    }
+    #[inline(always)]
+    fn splat_f32(self, v: f32) -> [f32; 8] {
+        [v; 8]
+    }
+    #[inline(always)]
+    fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn widen(self, b: [u8; 32], i: usize) -> [f32; 8] {
+        from_fn(|l| f32::from(b[8 * i + l]))
     }
 }
 
