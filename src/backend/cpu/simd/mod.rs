@@ -173,6 +173,14 @@ impl<'a, T> Rows<'a, T> {
         Rows { data: if self.n == 0 { self.data } else { &self.data[range.start..] }, len: range.len(), ..*self }
     }
 
+    /// Rows `range` of these.
+    #[inline(always)]
+    pub fn rows(&self, range: std::ops::Range<usize>) -> Rows<'a, T> {
+        assert!(range.start <= range.end && range.end <= self.n);
+        let data = if range.is_empty() { self.data } else { &self.data[range.start * self.stride..] };
+        Rows { data, n: range.len(), ..*self }
+    }
+
     /// Pointers to rows `from..from + N`.
     #[inline(always)]
     pub fn pointers<const N: usize>(&self, from: usize) -> [*const T; N] {
