@@ -36,6 +36,11 @@ impl HostStates {
         &mut self.buffers[id.0 as usize]
     }
 
+    /// All buffers, to write, in the order of their ids.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.buffers.iter_mut().map(|b| &mut b[..])
+    }
+
     /// Copies out, see [`super::Backend::read_state`].
     pub fn read(&self, id: StateId, offset: usize, dst: &mut [u8]) -> Result<()> {
         let src =

@@ -1,8 +1,182 @@
-//! (being written)
-#![allow(missing_docs)]
-pub type Cpu = super::reference::Reference;
+//! The CPU backend. [`Cpu`] runs plans with a team of threads; see `exec` for the steps, `product`, `float_product` and
+//! `attention` for the kernels, `formats` for what a weight format contributes to them, and `simd` for what an instruction
+//! set does.
+//!
+//! **Architecture invariants:** weights stay as the file has them; a warm backend allocates nothing per run; formats and
+//! instruction sets never meet but through the traits `Format` and `Simd`.
+
+pub mod act;
+pub mod attention;
+pub mod elementwise;
+mod exec;
+pub mod float_product;
+pub mod formats;
+pub mod kernels;
+pub mod math;
+mod memory;
+pub mod product;
+pub mod rows;
+pub mod scratch;
+pub mod simd;
+#[cfg(test)]
+mod testing;
+pub mod threads;
+
+use super::{Backend, HostStates};
+use crate::error::{Error, Result};
+use crate::graph::plan::Plan;
+use crate::graph::{Inputs, StateId};
+use crate::quant::DType;
+use act::XBlock;
+use exec::{Leave, RopeTables, Run, Worker};
+use kernels::Isa;
+use memory::{Memory, Shared};
+use scratch::Scratch;
+use std::sync::{Mutex, PoisonError};
+use threads::{Member, Team};
+
+/// The backend of a context that computes on the processor.
+pub struct Cpu {
+    isa: Isa,
+    states: HostStates,
+    team: Team,
+    /// Asked for; the team follows at the next run.
+    n_threads: usize,
+    workers: Vec<Mutex<Worker>>,
+    arena: Scratch,
+    blocks: Vec<XBlock>,
+    floats: Vec<f32>,
+    ropes: RopeTables,
+}
+
 impl Cpu {
-    pub fn new(_n: usize) -> crate::Result<Cpu> {
-        Ok(Cpu::default())
+    /// A backend that works with `n_threads` threads (at least one), the caller's included.
+    pub fn new(n_threads: usize) -> Result<Cpu> {
+        Cpu::with_isa(n_threads, kernels::best())
+    }
+
+    /// A backend with a given instruction set, for tests.
+    pub fn with_isa(n_threads: usize, isa: Isa) -> Result<Cpu> {
+        let team = Team::new(n_threads)?;
+        Ok(Cpu {
+            isa,
+            states: HostStates::default(),
+            n_threads: team.n_threads(),
+            workers: (0..team.n_threads()).map(|_| Mutex::default()).collect(),
+            team,
+            arena: Scratch::default(),
+            blocks: Vec::new(),
+            floats: Vec::new(),
+            ropes: RopeTables::default(),
+        })
+    }
+
+    /// Makes the team as large as asked for. Without more threads the old team goes on.
+    fn resize_team(&mut self) {
+        if self.team.n_threads() == self.n_threads {
+            return;
+        }
+        match Team::new(self.n_threads) {
+            Ok(team) => {
+                self.team = team;
+                self.workers.resize_with(self.n_threads, Mutex::default);
+            }
+            Err(e) => {
+                log::warn!("{e}; going on with {} threads", self.team.n_threads());
+                self.n_threads = self.team.n_threads();
+            }
+        }
+    }
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn alloc_state(&mut self, dtype: DType, ne: [usize; 4]) -> Result<StateId> {
+        self.states.alloc(dtype, ne)
+    }
+
+    fn clear_state(&mut self, id: StateId) -> Result<()> {
+        self.states.clear(id);
+        Ok(())
+    }
+
+    fn read_state(&self, id: StateId, offset: usize, dst: &mut [u8]) -> Result<()> {
+        self.states.read(id, offset, dst)
+    }
+
+    fn write_state(&mut self, id: StateId, offset: usize, src: &[u8]) -> Result<()> {
+        self.states.write(id, offset, src)
+    }
+
+    fn copy_state(&mut self, id: StateId, from: usize, to: usize, len: usize) -> Result<()> {
+        self.states.copy(id, from, to, len)
+    }
+
+    fn state_row_size(&self, id: StateId) -> usize {
+        self.states.row_size(id)
+    }
+
+    fn state_size(&self) -> usize {
+        self.states.size()
+    }
+
+    fn set_n_threads(&mut self, n_threads: usize) {
+        self.n_threads = n_threads.max(1);
+    }
+
+    fn run(&mut self, plan: &Plan, inputs: &Inputs, outputs: &mut [&mut [f32]], stop: &mut dyn FnMut() -> bool) -> Result<()> {
+        self.resize_team();
+        let needs = Run::needs(plan, self.team.n_threads());
+        grow(&mut self.blocks, needs.blocks);
+        grow(&mut self.floats, needs.floats);
+        self.ropes.prepare(plan);
+        let [arena] = self.arena.split([plan.arena_size]);
+        let run = Run {
+            isa: self.isa,
+            memory: Memory::new(plan, inputs, arena, outputs, &mut self.states)?,
+            blocks: Shared::new(&mut self.blocks),
+            floats: Shared::new(&mut self.floats),
+            ropes: self.ropes.share(),
+        };
+        let workers = &self.workers;
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        // Only the caller's thread asks.
+        let stop = Caller(std::cell::RefCell::new(stop));
+        self.team.run(&|m: Member<'_>| {
+            let mut worker = workers[m.index].lock().unwrap_or_else(PoisonError::into_inner);
+            let stop = &stop;
+            let mut check = || {
+                if m.index == 0 && stop.ask() { Err(Leave::Failed(Error::Aborted)) } else { Ok(()) }
+            };
+            if let Err(Leave::Failed(error)) = run.steps(&m, &mut worker, &mut check) {
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                m.stop();
+            }
+        })?;
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Something that only the calling thread of a run uses.
+struct Caller<'a>(std::cell::RefCell<&'a mut dyn FnMut() -> bool>);
+
+// SAFETY: `ask` is called by member 0 only, which is the thread that made the value.
+unsafe impl Sync for Caller<'_> {}
+
+impl Caller<'_> {
+    fn ask(&self) -> bool {
+        (self.0.borrow_mut())()
+    }
+}
+
+fn grow<T: Default + Clone>(buffer: &mut Vec<T>, n: usize) {
+    if buffer.len() < n {
+        buffer.resize(n, T::default());
     }
 }

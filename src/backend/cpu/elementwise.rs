@@ -1,0 +1,272 @@
+//! Row operations on f32: norms, activations, rotation, softmax, arithmetic. Plain loops that the compiler vectorizes for
+//! each instruction set.
+
+use super::kernels::Kernel;
+use super::math::{self, mul_add};
+use super::simd::Simd;
+use crate::graph::{BinaryOp, GluOp, Norm, NormKind, RopeKind, UnaryOp};
+
+/// Normalizes a row, times an optional weight, plus an optional bias.
+pub struct NormRow<'a> {
+    /// Which norm.
+    pub norm: Norm,
+    /// The row.
+    pub x: &'a [f32],
+    /// Factors, as long as the row.
+    pub weight: Option<&'a [f32]>,
+    /// Added, as long as the row.
+    pub bias: Option<&'a [f32]>,
+    /// The result, as long as the row.
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for NormRow<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { norm, x, weight, bias, out } = self;
+        let n = x.len() as f32;
+        let (mean, scale) = match norm.kind {
+            NormKind::Rms => (0.0, 1.0 / (squares(x, 0.0) / n + norm.eps).sqrt()),
+            NormKind::Layer => {
+                let mean = sum(x) / n;
+                (mean, 1.0 / (squares(x, mean) / n + norm.eps).sqrt())
+            }
+            NormKind::L2 => {
+                let length = squares(x, 0.0).sqrt();
+                (0.0, 1.0 / if length > norm.eps { length } else { norm.eps })
+            }
+        };
+        match weight {
+            Some(weight) => {
+                for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+                    *out = (x - mean) * scale * w;
+                }
+            }
+            None => {
+                for (out, x) in out.iter_mut().zip(x) {
+                    *out = (x - mean) * scale;
+                }
+            }
+        }
+        if let Some(bias) = bias {
+            for (out, b) in out.iter_mut().zip(bias) {
+                *out += b;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn sum(x: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += x;
+        }
+    }
+    math::sum16(sums) + rest.iter().sum::<f32>()
+}
+
+/// Sum of squared distances from `mean`.
+#[inline(always)]
+fn squares(x: &[f32], mean: f32) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += (x - mean) * (x - mean);
+        }
+    }
+    math::sum16(sums) + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>()
+}
+
+/// Applies a function to each element in place.
+pub struct UnaryRow<'a> {
+    /// Which function.
+    pub op: UnaryOp,
+    /// The elements.
+    pub x: &'a mut [f32],
+}
+
+impl Kernel for UnaryRow<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        if S::FMA { unary::<true>(self.op, self.x) } else { unary::<false>(self.op, self.x) }
+    }
+}
+
+#[inline(always)]
+fn unary<const FMA: bool>(op: UnaryOp, x: &mut [f32]) {
+    match op {
+        UnaryOp::Silu => each(x, |v| v * math::sigmoid::<FMA>(v)),
+        UnaryOp::Gelu => each(x, gelu::<FMA>),
+        UnaryOp::GeluErf => each(x, |v| 0.5 * v * (1.0 + math::erf::<FMA>(v * std::f32::consts::FRAC_1_SQRT_2))),
+        UnaryOp::GeluQuick => each(x, |v| v * math::sigmoid::<FMA>(1.702 * v)),
+        UnaryOp::Relu => each(x, |v| if v > 0.0 { v } else { 0.0 }),
+        UnaryOp::Sigmoid => each(x, math::sigmoid::<FMA>),
+        UnaryOp::Tanh => each(x, math::tanh::<FMA>),
+        UnaryOp::Exp => each(x, math::exp::<FMA>),
+        UnaryOp::Softplus => each(x, |v| if v > 20.0 { v } else { v.exp().ln_1p() }),
+        UnaryOp::Sqr => each(x, |v| v * v),
+        UnaryOp::Sqrt => each(x, f32::sqrt),
+        UnaryOp::Neg => each(x, |v| -v),
+    }
+}
+
+#[inline(always)]
+fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    for x in x {
+        *x = f(*x);
+    }
+}
+
+/// `0.5 x (1 + tanh(u))` is `x sigmoid(2 u)`.
+#[inline(always)]
+fn gelu<const FMA: bool>(x: f32) -> f32 {
+    // sqrt(2 / pi) and its product with 0.044715
+    let u = x * mul_add::<FMA>(0.035_677_408, x * x, 0.797_884_6);
+    x * math::sigmoid::<FMA>(2.0 * u)
+}
+
+/// `up *= act(gate)`.
+pub struct GluRow<'a> {
+    /// Which activation.
+    pub op: GluOp,
+    /// The gate.
+    pub gate: &'a [f32],
+    /// The other factor, and the result.
+    pub up: &'a mut [f32],
+}
+
+impl Kernel for GluRow<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        if S::FMA { glu::<true>(self.op, self.gate, self.up) } else { glu::<false>(self.op, self.gate, self.up) }
+    }
+}
+
+#[inline(always)]
+fn glu<const FMA: bool>(op: GluOp, gate: &[f32], up: &mut [f32]) {
+    match op {
+        GluOp::Silu => gated(gate, up, |v| v * math::sigmoid::<FMA>(v)),
+        GluOp::Gelu => gated(gate, up, gelu::<FMA>),
+        GluOp::GeluErf => gated(gate, up, |v| 0.5 * v * (1.0 + math::erf::<FMA>(v * std::f32::consts::FRAC_1_SQRT_2))),
+        GluOp::Relu => gated(gate, up, |v| if v > 0.0 { v } else { 0.0 }),
+    }
+}
+
+#[inline(always)]
+fn gated(gate: &[f32], up: &mut [f32], f: impl Fn(f32) -> f32) {
+    for (up, gate) in up.iter_mut().zip(gate) {
+        *up *= f(*gate);
+    }
+}
+
+/// `a op= b`, `b` repeated over `a`.
+pub struct BinaryRow<'a> {
+    /// Which operation.
+    pub op: BinaryOp,
+    /// First operand and result.
+    pub a: &'a mut [f32],
+    /// Second operand; its length divides that of `a`.
+    pub b: &'a [f32],
+}
+
+impl Kernel for BinaryRow<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { op, a, b } = self;
+        if let [b] = *b {
+            combine(op, a, std::iter::repeat(b));
+            return;
+        }
+        for a in a.chunks_mut(b.len().max(1)) {
+            combine(op, a, b.iter().copied());
+        }
+    }
+}
+
+#[inline(always)]
+fn combine(op: BinaryOp, a: &mut [f32], b: impl Iterator<Item = f32>) {
+    let pairs = a.iter_mut().zip(b);
+    match op {
+        BinaryOp::Add => pairs.for_each(|(a, b)| *a += b),
+        BinaryOp::Sub => pairs.for_each(|(a, b)| *a -= b),
+        BinaryOp::Mul => pairs.for_each(|(a, b)| *a *= b),
+        BinaryOp::Div => pairs.for_each(|(a, b)| *a /= b),
+    }
+}
+
+/// Rotates the leading dimensions of a head in place.
+pub struct RotateHead<'a> {
+    /// Which dimensions form pairs.
+    pub kind: RopeKind,
+    /// Sine of every pair, with the magnitude.
+    pub sin: &'a [f32],
+    /// Cosine of every pair, with the magnitude.
+    pub cos: &'a [f32],
+    /// The head; at least twice as long as there are pairs.
+    pub x: &'a mut [f32],
+}
+
+impl Kernel for RotateHead<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { kind, sin, cos, x } = self;
+        match kind {
+            RopeKind::Norm => {
+                for ((pair, sin), cos) in x.as_chunks_mut::<2>().0.iter_mut().zip(sin).zip(cos) {
+                    *pair = [pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos];
+                }
+            }
+            RopeKind::Neox => {
+                let (low, high) = x[..2 * sin.len()].split_at_mut(sin.len());
+                for (((a, b), sin), cos) in low.iter_mut().zip(high).zip(sin).zip(cos) {
+                    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+                }
+            }
+        }
+    }
+}
+
+/// Softmax of `x * scale` in place.
+pub struct SoftMaxRow<'a> {
+    /// Factor before the exponential.
+    pub scale: f32,
+    /// The row.
+    pub x: &'a mut [f32],
+}
+
+impl Kernel for SoftMaxRow<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { scale, x } = self;
+        let mut max = f32::NEG_INFINITY;
+        for x in x.iter_mut() {
+            *x *= scale;
+            max = if *x > max { *x } else { max };
+        }
+        if max == f32::NEG_INFINITY {
+            x.fill(0.0);
+            return;
+        }
+        for x in x.iter_mut() {
+            *x = if S::FMA { math::exp::<true>(*x - max) } else { math::exp::<false>(*x - max) };
+        }
+        let inverse = 1.0 / sum(x);
+        each(x, |v| v * inverse);
+    }
+}

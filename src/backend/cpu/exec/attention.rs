@@ -1,0 +1,302 @@
+//! The attention step: new keys and values go to the cache, then every task computes some tokens of one KV head.
+
+use super::{Needs, Part, Run, Worker};
+use crate::backend::cpu::attention::{AttentionTask, Common, KvView, Partial, finish};
+use crate::backend::cpu::elementwise::RotateHead;
+use crate::backend::cpu::memory::Tensor;
+use crate::backend::cpu::rows::FromFloat;
+use crate::backend::cpu::threads::Member;
+use crate::backend::reference::alibi_slope;
+use crate::error::Error;
+use crate::graph::fuse::{FusedAttention, Heads, Store};
+use crate::graph::{Attention, Graph, Mask, Op, Source, Value};
+use std::ops::Range;
+
+/// Queries (tokens times heads of a group) of a task: enough to make converting keys and values cheap.
+const TASK_QUERIES: usize = 96;
+
+/// Fewest KV rows of a task when the rows are shared between threads.
+const TASK_ROWS: usize = 128;
+
+/// Room for partial results.
+pub fn needs(graph: &Graph, a: &FusedAttention, n_threads: usize) -> Needs {
+    let v = graph.value(a.node);
+    let Source::Node { inputs, .. } = &v.source else { return Needs::default() };
+    let [_, n_head, n_tokens, _] = graph.value(inputs[0]).ne;
+    let d_v = graph.value(inputs[2]).ne[0];
+    Needs { blocks: 0, floats: max_splits(n_threads) * n_tokens * n_head * (d_v + 2) }
+}
+
+/// Into how many parts the KV rows may be split.
+fn max_splits(n_threads: usize) -> usize {
+    if n_threads == 1 { 1 } else { 4 * n_threads }
+}
+
+/// How an attention is cut into items.
+struct Tasks {
+    n_head_kv: usize,
+    n_tokens: usize,
+    tile: usize,
+    rows: Range<usize>,
+    split: usize,
+}
+
+impl Tasks {
+    fn new(mask: &Mask, n_head_kv: usize, group: usize, n_threads: usize) -> Tasks {
+        let n_tokens = mask.rows.len();
+        let visible = mask.rows.iter().filter(|r| r.start < r.end);
+        let start = visible.clone().map(|r| r.start as usize).min().unwrap_or(0);
+        let end = visible.map(|r| r.end as usize).max().unwrap_or(0);
+        let tile = (TASK_QUERIES / group).clamp(1, n_tokens.max(1));
+        let n_items = n_head_kv * n_tokens.div_ceil(tile);
+        let n_rows = end.max(start) - start;
+        // Few items are balanced by sharing the rows as well.
+        let splits = if n_items >= 4 * n_threads { 1 } else { (4 * n_threads).div_ceil(n_items).min(max_splits(n_threads)) };
+        let split = n_rows.div_ceil(splits).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
+        Tasks { n_head_kv, n_tokens, tile, rows: start..start + n_rows, split }
+    }
+
+    fn n_splits(&self) -> usize {
+        self.rows.len().div_ceil(self.split).max(1)
+    }
+
+    fn n_tiles(&self) -> usize {
+        self.n_tokens.div_ceil(self.tile.max(1))
+    }
+
+    fn n_items(&self) -> usize {
+        self.n_head_kv * self.n_tiles() * self.n_splits()
+    }
+
+    /// KV head, tokens, split. Later tokens see more and come first, so that no thread ends with a long item.
+    fn item(&self, i: usize) -> (usize, Range<usize>, usize) {
+        let (i, split) = (i / self.n_splits(), i % self.n_splits());
+        let (tile, head) = (self.n_tiles() - 1 - i / self.n_head_kv, i % self.n_head_kv);
+        (head, tile * self.tile..self.n_tokens.min((tile + 1) * self.tile), split)
+    }
+
+    fn rows_of(&self, split: usize) -> Range<usize> {
+        let start = self.rows.start + split * self.split;
+        start..self.rows.end.min(start + self.split)
+    }
+}
+
+impl Run<'_> {
+    /// Store, then attend.
+    pub fn attention(&self, m: &Member<'_>, worker: &mut Worker, a: &FusedAttention) -> Part {
+        let (op, inputs) = self.op(a.node)?;
+        let &Op::Attention(p) = op else { return Err(self.unexpected(a.node).into()) };
+        if a.k.is_some() || a.v.is_some() {
+            self.store(m, worker, a)?;
+            m.barrier()?;
+        }
+        let q = self.memory.tensor(a.q.src)?;
+        let (k, v) = (self.memory.tensor(inputs[1])?, self.memory.tensor(inputs[2])?);
+        let out = self.memory.tensor(a.node)?;
+        let [_, n_head, n_tokens, _] = q.value.ne;
+        let mask = self.memory.inputs.mask(p.mask).ok_or_else(|| Error::Internal("attention without a mask".into()))?;
+        check_mask(mask, n_tokens, k.value)?;
+        let group = n_head / k.value.ne[1];
+        let mut slopes = [0.0; MAX_HEADS];
+        let common = Common {
+            k: self.kv_view(&k)?,
+            v: self.kv_view(&v)?,
+            mask,
+            scale: p.scale,
+            soft_cap: p.soft_cap,
+            slopes: alibi(&p, n_head, &mut slopes)?,
+            group,
+        };
+        let sinks = match inputs.get(3) {
+            // SAFETY: weights are constant.
+            Some(&id) => Some(unsafe { self.memory.tensor(id)?.floats([0; 3]) }),
+            None => None,
+        };
+        let tasks = Tasks::new(mask, k.value.ne[1], group, m.n_threads());
+        let n_splits = tasks.n_splits();
+        let (d_k, d_v) = (common.k.d, common.v.d);
+        while let Some(i) = m.take(tasks.n_items()) {
+            let (head_kv, tokens, split) = tasks.item(i);
+            let n_q = tokens.len() * group;
+            let [queries, states, sums] = worker.rows.split([n_q * d_k * 4, n_q * size_of::<Partial>(), n_q * d_v * 4]);
+            let queries: &mut [f32] = bytemuck::cast_slice_mut(queries);
+            let states: &mut [Partial] = bytemuck::cast_slice_mut(states);
+            let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
+            for (i, query) in queries.chunks_exact_mut(d_k.max(1)).enumerate() {
+                self.head(&a.q, &q, head_kv * group + i % group, tokens.start + i / group, query)?;
+            }
+            self.isa.run(AttentionTask {
+                common,
+                head_kv,
+                tokens: tokens.clone(),
+                rows: tasks.rows_of(split),
+                q: queries,
+                out: states,
+                sums,
+                scratch: &mut worker.scratch,
+            });
+            for (i, (state, sums)) in states.iter().zip(sums.chunks_exact(d_v.max(1))).enumerate() {
+                let (token, head) = (tokens.start + i / group, head_kv * group + i % group);
+                if n_splits > 1 {
+                    // SAFETY: each item is taken once, and this part of the buffer is its own.
+                    let part = unsafe { self.floats.write(part_at(split, token, head, n_tokens, n_head, d_v), d_v + 2) };
+                    (part[0], part[1]) = (state.max, state.sum);
+                    part[2..].copy_from_slice(sums);
+                } else {
+                    // SAFETY: each item is taken once, and these heads are its own.
+                    let bytes = unsafe { out.bytes_mut([token, 0, 0], head * d_v * 4, d_v * 4) };
+                    let parts = std::iter::once((*state, sums));
+                    finish(parts, sinks.map(|s| s[head]), bytemuck::cast_slice_mut(bytes));
+                }
+            }
+        }
+        if n_splits > 1 {
+            m.barrier()?;
+            while let Some(rows) = super::take_rows(m, n_tokens * n_head, d_v * n_splits) {
+                for i in rows {
+                    let (token, head) = (i / n_head, i % n_head);
+                    let parts = (0..n_splits).map(|split| {
+                        // SAFETY: all parts are complete.
+                        let part = unsafe { self.floats.read(part_at(split, token, head, n_tokens, n_head, d_v), d_v + 2) };
+                        (Partial { max: part[0], sum: part[1] }, &part[2..])
+                    });
+                    // SAFETY: each head of each token is taken once.
+                    let bytes = unsafe { out.bytes_mut([token, 0, 0], head * d_v * 4, d_v * 4) };
+                    finish(parts, sinks.map(|s| s[head]), bytemuck::cast_slice_mut(bytes));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// This thread's part of writing new keys and values.
+    fn store(&self, m: &Member<'_>, worker: &mut Worker, a: &FusedAttention) -> Part {
+        let count = |s: &Option<Store>| -> Result<usize, Error> {
+            Ok(match s {
+                Some(s) => self.memory.tensor(self.op(s.set_rows)?.1[2])?.value.ne[0],
+                None => 0,
+            })
+        };
+        let (n_k, n_v) = (count(&a.k)?, count(&a.v)?);
+        while let Some(i) = m.take(n_k + n_v) {
+            let (store, token) = if i < n_k { (&a.k, i) } else { (&a.v, i - n_k) };
+            if let Some(store) = store {
+                self.store_row(worker, store, token)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn store_row(&self, worker: &mut Worker, store: &Store, token: usize) -> Part {
+        let inputs = self.op(store.set_rows)?.1;
+        let (state, ids) = (self.memory.tensor(inputs[0])?, self.memory.tensor(inputs[2])?);
+        let src = self.memory.tensor(store.heads.src)?;
+        let n = state.value.ne[0];
+        let d = src.value.ne[0];
+        let [row] = worker.rows.split([n * 4]);
+        let row: &mut [f32] = bytemuck::cast_slice_mut(row);
+        if d == n {
+            // Whole rows: tokens lie along whichever dimension has them.
+            let at = if src.value.ne[1] == 1 { [0, token, 0] } else { [token, 0, 0] };
+            // SAFETY: results of earlier steps are complete.
+            row.copy_from_slice(unsafe { src.floats(at) });
+            if src.value.ne[1] == 1 {
+                self.prepare(&store.heads, token, row)?;
+            }
+        } else {
+            for (head, row) in row.chunks_exact_mut(d).enumerate() {
+                self.head(&store.heads, &src, head, token, row)?;
+            }
+        }
+        self.write_row(&state, &ids, token, row)
+    }
+
+    /// Rounds a row into a state at the row that `ids` names for it.
+    pub fn write_row(&self, state: &Tensor<'_>, ids: &Tensor<'_>, i: usize, row: &[f32]) -> Part {
+        // SAFETY: inputs are constant.
+        let id = unsafe { ids.word(i, [0; 3]) };
+        if id as usize >= state.value.ne[1] {
+            let reason = format!("row {} is outside of {:?}", id as i32, state.value.ne);
+            return Err(Error::tensor(&state.value.name, reason).into());
+        }
+        let dtype = state.value.dtype;
+        // SAFETY: the context gives each token a row of its own, and each token is taken once; should rows repeat in a call
+        // through this interface, the bytes of one of them win.
+        let bytes = unsafe { state.bytes_mut([id as usize, 0, 0], 0, dtype.row_size(state.value.ne[0])) };
+        if !self.isa.run(FromFloat { x: row, dtype, bytes }) {
+            return Err(Error::tensor(&state.value.name, format!("a cache cannot have type {dtype}")).into());
+        }
+        Ok(())
+    }
+
+    /// A head of a token, prepared.
+    fn head(&self, heads: &Heads, src: &Tensor<'_>, head: usize, token: usize, out: &mut [f32]) -> Result<(), Error> {
+        // SAFETY: results of earlier steps are complete.
+        out.copy_from_slice(unsafe { src.floats([head, token, 0]) });
+        self.prepare(heads, token, out)
+    }
+
+    /// `[norm] → [rope] → [scale]` of a head in place.
+    fn prepare(&self, heads: &Heads, token: usize, row: &mut [f32]) -> Result<(), Error> {
+        if let Some(id) = heads.norm {
+            let mut head = [0.0; MAX_HEAD];
+            let head = head.get_mut(..row.len()).ok_or_else(|| Error::Unsupported(format!("heads of {}", row.len())))?;
+            head.copy_from_slice(row);
+            self.weighted(id)?.run(self.isa, head, row);
+        }
+        if let Some(id) = heads.rope {
+            let (rope, sin, cos) = self.ropes.of(id, token).ok_or_else(|| self.unexpected(id))?;
+            self.isa.run(RotateHead { kind: rope.kind, sin, cos, x: row });
+        }
+        if let Some(id) = heads.scale {
+            let &Op::Scale { scale, .. } = self.op(id)?.0 else { return Err(self.unexpected(id)) };
+            for v in row {
+                *v *= scale;
+            }
+        }
+        Ok(())
+    }
+
+    fn kv_view<'b>(&self, t: &Tensor<'b>) -> Result<KvView<'b>, Error> {
+        let Value { dtype, ne, nb, name, .. } = t.value;
+        if nb[0] != dtype.type_size() {
+            return Err(Error::tensor(name, "attention needs heads whose elements follow each other"));
+        }
+        // SAFETY: stores of this step and all earlier ones are complete.
+        let data = unsafe { t.bytes() };
+        Ok(KvView { dtype: *dtype, data, head_stride: nb[1], row_stride: nb[2], d: ne[0] })
+    }
+}
+
+/// Where the partial result of a head lies.
+fn part_at(split: usize, token: usize, head: usize, n_tokens: usize, n_head: usize, d_v: usize) -> usize {
+    ((split * n_tokens + token) * n_head + head) * (d_v + 2)
+}
+
+/// No model has longer heads with norms.
+const MAX_HEAD: usize = 2048;
+
+/// No model has more heads with distance biases.
+const MAX_HEADS: usize = 1024;
+
+fn alibi<'a>(p: &Attention, n_head: usize, slopes: &'a mut [f32; MAX_HEADS]) -> Result<&'a [f32], Error> {
+    if p.max_alibi_bias <= 0.0 {
+        return Ok(&[]);
+    }
+    let slopes = slopes.get_mut(..n_head).ok_or_else(|| Error::Unsupported(format!("{n_head} heads with ALiBi")))?;
+    for (head, slope) in slopes.iter_mut().enumerate() {
+        *slope = alibi_slope(p.max_alibi_bias, head, n_head);
+    }
+    Ok(slopes)
+}
+
+fn check_mask(mask: &Mask, n_tokens: usize, k: &Value) -> Result<(), Error> {
+    let words = |r: &crate::graph::MaskRow| (r.end as usize).div_ceil(64) - (r.start as usize / 64);
+    let fits = mask.rows.iter().filter(|r| r.start < r.end).all(|r| {
+        r.end as usize <= k.ne[2] && r.bits.is_none_or(|from| from as usize + words(r) <= mask.words.len())
+    });
+    if mask.rows.len() != n_tokens || !fits {
+        return Err(Error::Internal(format!("mask of {} rows for {n_tokens} tokens over {:?}", mask.rows.len(), k.ne)));
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! Scalar building blocks that compilers vectorize: no calls, no branches, no saturating conversions.
+
+/// 1.5 * 2^23: adding it leaves the rounded integer in the low bits of the sum.
+const ROUND: f32 = 12_582_912.0;
+
+/// Nearest integer, ties to even, for `|x| < 2^22`; other inputs give some integer in -2^22..2^22.
+#[inline(always)]
+pub fn round(x: f32) -> i32 {
+    // The low 23 bits hold the value plus 2^22.
+    ((x + ROUND).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
+}
+
+/// `a * b + c`, in one rounding where that is one instruction.
+#[inline(always)]
+pub fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Sum of 16 lanes.
+#[inline(always)]
+pub fn sum16(a: [f32; 16]) -> f32 {
+    let a: [f32; 8] = std::array::from_fn(|i| a[i] + a[i + 8]);
+    let a: [f32; 4] = std::array::from_fn(|i| a[i] + a[i + 4]);
+    (a[0] + a[2]) + (a[1] + a[3])
+}
+
+/// Largest of 16 lanes, none of them NaN.
+#[inline(always)]
+pub fn max16(a: [f32; 16]) -> f32 {
+    let max = |a: f32, b: f32| if a > b { a } else { b };
+    let a: [f32; 8] = std::array::from_fn(|i| max(a[i], a[i + 8]));
+    let a: [f32; 4] = std::array::from_fn(|i| max(a[i], a[i + 4]));
+    max(max(a[0], a[2]), max(a[1], a[3]))
+}
+
+/// e^x within 2 units in the last place; 0 below -87.3 (with -inf), infinity above 88.3; NaN stays NaN.
+#[inline(always)]
+pub fn exp<const FMA: bool>(x: f32) -> f32 {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    // ln 2 in two parts, so that n * LN2_HI is exact.
+    const LN2_HI: f32 = 0.693_359_4;
+    const LN2_LO: f32 = -2.121_944_4e-4;
+    let clamped = if x < -87.3 { -87.3 } else { x };
+    let clamped = if clamped > 88.3 { 88.3 } else { clamped };
+    let shifted = mul_add::<FMA>(clamped, LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = mul_add::<FMA>(n, -LN2_HI, clamped);
+    let r = mul_add::<FMA>(n, -LN2_LO, r);
+    // e^r on |r| <= ln(2)/2; the polynomial of Cephes' expf.
+    let mut p = 1.987_569_1e-4;
+    p = mul_add::<FMA>(p, r, 1.398_199_9e-3);
+    p = mul_add::<FMA>(p, r, 8.333_452e-3);
+    p = mul_add::<FMA>(p, r, 4.166_579_6e-2);
+    p = mul_add::<FMA>(p, r, 1.666_666_5e-1);
+    p = mul_add::<FMA>(p, r, 5e-1);
+    let y = mul_add::<FMA>(p, r * r, r + 1.0);
+    let scaled = f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23));
+    let low = if x < -87.3 { 0.0 } else { scaled };
+    if x > 88.3 { f32::INFINITY } else { low }
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub fn sigmoid<const FMA: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<FMA>(-x))
+}
+
+/// tanh, absolute error under 1e-6.
+#[inline(always)]
+pub fn tanh<const FMA: bool>(x: f32) -> f32 {
+    // Both forms are needed: the first cancels near 0, where the series is exact.
+    let x2 = x * x;
+    let series = x * (1.0 + x2 * (-1.0 / 3.0 + x2 * (2.0 / 15.0 - x2 * (17.0 / 315.0))));
+    let full = 1.0 - 2.0 / (exp::<FMA>(2.0 * x) + 1.0);
+    if x2 < 0.01 { series } else { full }
+}
+
+/// Error function, absolute error under 2e-7 (Abramowitz and Stegun 7.1.26).
+#[inline(always)]
+pub fn erf<const FMA: bool>(x: f32) -> f32 {
+    let a = x.abs();
+    let t = 1.0 / (1.0 + 0.327_591_1 * a);
+    let mut p = 1.061_405_4;
+    p = mul_add::<FMA>(p, t, -1.453_152);
+    p = mul_add::<FMA>(p, t, 1.421_413_7);
+    p = mul_add::<FMA>(p, t, -0.284_496_74);
+    p = mul_add::<FMA>(p, t, 0.254_829_6);
+    let y = 1.0 - p * t * exp::<FMA>(-a * a);
+    if x < 0.0 { -y } else { y }
+}

@@ -1,0 +1,406 @@
+//! AVX2, FMA and F16C.
+//!
+//! Products of bytes go through `vpmaddubsw`, which saturates its 16-bit sums: weights up to 127 are safe, and small ones
+//! leave room to add several products before widening. Weights that need all 8 bits are taken as signed: their absolute
+//! value times the activation with the weight's sign.
+
+use super::{BytesOf, Emit, IntsOf, Lanes, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
+use crate::backend::cpu::act::XBlock;
+use std::arch::x86_64::*;
+
+/// Proof that the processor has AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// The processor has AVX2, FMA and F16C.
+    #[inline(always)]
+    pub unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+// SAFETY (all of this file): a value of `Avx2` exists only where its instructions were detected.
+
+impl Lanes for Avx2 {
+    type B = __m256i;
+    type I = __m256i;
+    type F = __m256;
+
+    #[inline(always)]
+    fn load(self, p: &[u8; 32]) -> __m256i {
+        // SAFETY: AVX2 is there; the reference covers 32 bytes.
+        unsafe { _mm256_loadu_si256(p.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store(self, p: &mut [u8; 32], b: __m256i) {
+        // SAFETY: AVX2 is there; the reference covers 32 bytes.
+        unsafe { _mm256_storeu_si256(p.as_mut_ptr().cast(), b) }
+    }
+    #[inline(always)]
+    fn splat(self, v: u8) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_set1_epi8(v as i8) }
+    }
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn xor(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_xor_si256(a, b) }
+    }
+    #[inline(always)]
+    fn shr(self, a: __m256i, n: u32) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_srl_epi16(a, _mm_cvtsi32_si128(n as i32)) }
+    }
+    #[inline(always)]
+    fn shl(self, a: __m256i, n: u32) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_sll_epi16(a, _mm_cvtsi32_si128(n as i32)) }
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[u8; 16], i: __m256i) -> __m256i {
+        // SAFETY: AVX2 is there; the table covers 16 bytes.
+        unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), i) }
+    }
+    #[inline(always)]
+    fn nibbles(self, p: &[u8; 16]) -> __m256i {
+        // SAFETY: AVX2 is there; the reference covers 16 bytes.
+        let both = unsafe {
+            let packed = _mm_loadu_si128(p.as_ptr().cast());
+            _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(packed), _mm_srli_epi16::<4>(packed))
+        };
+        self.and(both, self.splat(15))
+    }
+    #[inline(always)]
+    fn spread(self, bits: u32, value: u8) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let byte_of = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+            let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), byte_of);
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+            _mm256_and_si256(set, _mm256_set1_epi8(value as i8))
+        }
+    }
+    #[inline(always)]
+    fn transpose(self, r: [__m256i; 8]) -> [__m256i; 8] {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let low = |a, b| _mm256_unpacklo_epi32(a, b);
+            let high = |a, b| _mm256_unpackhi_epi32(a, b);
+            let pairs = [
+                [low(r[0], r[1]), low(r[2], r[3]), low(r[4], r[5]), low(r[6], r[7])],
+                [high(r[0], r[1]), high(r[2], r[3]), high(r[4], r[5]), high(r[6], r[7])],
+            ];
+            // Column c of the low 128-bit lane and column c + 4 of the high one, four rows each.
+            let quad = |c: usize, h: usize| {
+                let (a, b) = (pairs[c / 2][2 * h], pairs[c / 2][2 * h + 1]);
+                if c % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) }
+            };
+            let column = |c: usize| _mm256_permute2x128_si256::<0x20>(quad(c, 0), quad(c, 1));
+            let column_high = |c: usize| _mm256_permute2x128_si256::<0x31>(quad(c, 0), quad(c, 1));
+            [
+                column(0),
+                column(1),
+                column(2),
+                column(3),
+                column_high(0),
+                column_high(1),
+                column_high(2),
+                column_high(3),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn zero(self) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_setzero_ps() }
+    }
+    #[inline(always)]
+    fn mul_add(self, acc: __m256, i: __m256i, scale: f32) -> __m256 {
+        // SAFETY: AVX2 and FMA are there.
+        unsafe { _mm256_fmadd_ps(_mm256_cvtepi32_ps(i), _mm256_set1_ps(scale), acc) }
+    }
+    #[inline(always)]
+    fn mul_add_halves(self, acc: __m256, i: __m256i, scales: [f32; 2]) -> __m256 {
+        // SAFETY: AVX2 and FMA are there.
+        unsafe {
+            let scales = _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0]));
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(i), scales, acc)
+        }
+    }
+    #[inline(always)]
+    fn sum(self, a: __m256) -> f32 {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+        }
+    }
+    #[inline(always)]
+    fn f16(self, h: half::f16) -> f32 {
+        // SAFETY: F16C is there.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(h.to_bits())))) }
+    }
+    #[inline(always)]
+    fn load_f32(self, p: &[f32; 8]) -> __m256 {
+        // SAFETY: AVX2 is there; the reference covers 32 bytes.
+        unsafe { _mm256_loadu_ps(p.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_f16(self, p: &[u8; 16]) -> __m256 {
+        // SAFETY: F16C is there; the reference covers 16 bytes.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_bf16(self, p: &[u8; 16]) -> __m256 {
+        // SAFETY: AVX2 is there; the reference covers 16 bytes.
+        unsafe {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        }
+    }
+    #[inline(always)]
+    fn store_f32(self, p: &mut [f32; 8], a: __m256) {
+        // SAFETY: AVX2 is there; the reference covers 32 bytes.
+        unsafe { _mm256_storeu_ps(p.as_mut_ptr(), a) }
+    }
+    #[inline(always)]
+    fn store_f16(self, p: &mut [u8; 16], a: __m256) {
+        // SAFETY: F16C is there; the reference covers 16 bytes.
+        unsafe { _mm_storeu_si128(p.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a)) }
+    }
+    #[inline(always)]
+    fn splat_f32(self, v: f32) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_set1_ps(v) }
+    }
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: FMA is there.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn widen(self, b: __m256i, i: usize) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let half = if i < 2 { _mm256_castsi256_si128(b) } else { _mm256_extracti128_si256::<1>(b) };
+            let eight = if i % 2 == 0 { half } else { _mm_unpackhi_epi64(half, half) };
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight))
+        }
+    }
+}
+
+impl Avx2 {
+    /// 16-bit sums of products of byte pairs, exact for `MAX <= 127` or, taken as `u - 128`, above.
+    #[inline(always)]
+    fn products<const MAX: u8>(self, u: __m256i, q: __m256i) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            if MAX <= 127 {
+                return _mm256_maddubs_epi16(u, q);
+            }
+            let w = _mm256_xor_si256(u, _mm256_set1_epi8(-128));
+            _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w))
+        }
+    }
+
+    /// Two rows groups of eight of a panel times `T` tokens.
+    #[inline(always)]
+    fn tile_i8<const T: usize, const HALVES: bool, const MAX: u8>(
+        self,
+        panel: PanelI8<'_>,
+        group: usize,
+        x: [*const XBlock; T],
+        n_blocks: usize,
+        out: &mut [[f32; PANEL_ROWS]; T],
+    ) {
+        let n_subs = if HALVES { 2 } else { 1 };
+        let steps = 8 / n_subs;
+        // How many products fit into 16 bits.
+        let room = if MAX > 127 { 1 } else { (i16::MAX as usize / (254 * MAX as usize)).min(steps) };
+        let column = 8 * group;
+        // SAFETY: AVX2 and FMA are there; `sweep_i8` checked that the panel and the tokens have `n_blocks` blocks.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let mut sums = [[_mm256_setzero_ps(); 2]; T];
+            for i in 0..n_blocks * n_subs {
+                let (b, sub) = (i / n_subs, i % n_subs);
+                let mut dots = [[_mm256_setzero_si256(); 2]; T];
+                let mut step = 0;
+                while step < steps {
+                    let mut partial = [[_mm256_setzero_si256(); 2]; T];
+                    for s in step..step + room {
+                        let w = panel.q.as_ptr().add(((i * steps + s) * PANEL_ROWS + column) * 4);
+                        let w = [_mm256_loadu_si256(w.cast()), _mm256_loadu_si256(w.add(32).cast())];
+                        for t in 0..T {
+                            let q = (*x[t].add(b)).q.as_ptr().add((sub * steps + s) * 4).cast::<i32>();
+                            let q = _mm256_set1_epi32(q.read_unaligned());
+                            for h in 0..2 {
+                                partial[t][h] = _mm256_add_epi16(partial[t][h], self.products::<MAX>(w[h], q));
+                            }
+                        }
+                    }
+                    for t in 0..T {
+                        for h in 0..2 {
+                            dots[t][h] = _mm256_add_epi32(dots[t][h], _mm256_madd_epi16(partial[t][h], ones));
+                        }
+                    }
+                    step += room;
+                }
+                let at = i * PANEL_ROWS + column;
+                for h in 0..2 {
+                    let d = _mm256_loadu_ps(panel.d.as_ptr().add(at + 8 * h));
+                    let m = _mm256_loadu_ps(panel.m.as_ptr().add(at + 8 * h));
+                    for t in 0..T {
+                        let x = &*x[t].add(b);
+                        let scale = _mm256_mul_ps(d, _mm256_set1_ps(x.d));
+                        sums[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[t][h]), scale, sums[t][h]);
+                        if MAX <= 127 {
+                            let s = if HALVES { x.s[sub] } else { x.sum };
+                            sums[t][h] = _mm256_fmadd_ps(m, _mm256_set1_ps(s), sums[t][h]);
+                        }
+                    }
+                }
+            }
+            for t in 0..T {
+                for h in 0..2 {
+                    _mm256_storeu_ps(out[t][column + 8 * h..][..8].as_mut_ptr(), sums[t][h]);
+                }
+            }
+        }
+    }
+
+    /// All tokens from `from` on that come in groups of `T`; returns where it stopped.
+    #[inline(always)]
+    fn tiles_i8<const T: usize, const HALVES: bool, const MAX: u8>(
+        self,
+        panel: PanelI8<'_>,
+        x: Rows<'_, XBlock>,
+        mut from: usize,
+        emit: Emit<'_>,
+    ) -> usize {
+        while from + T <= x.n() {
+            let mut out = [[0.0; PANEL_ROWS]; T];
+            for group in [0, 2] {
+                self.tile_i8::<T, HALVES, MAX>(panel, group, x.pointers(from), x.len(), &mut out);
+            }
+            for (t, sums) in out.iter().enumerate() {
+                emit(from + t, sums);
+            }
+            from += T;
+        }
+        from
+    }
+
+    #[inline(always)]
+    fn tile_f32<const T: usize>(self, panel: PanelF32<'_>, column: usize, x: [*const f32; T], out: &mut [[f32; PANEL_ROWS]; T]) {
+        // SAFETY: AVX2 and FMA are there; `sweep_f32` checked that the panel and the tokens have `panel.k` rows.
+        unsafe {
+            let mut sums = [[_mm256_setzero_ps(); 2]; T];
+            for k in 0..panel.k {
+                let w = panel.w.as_ptr().add(k * panel.stride + column);
+                let w = [_mm256_loadu_ps(w), _mm256_loadu_ps(w.add(8))];
+                for t in 0..T {
+                    let x = _mm256_set1_ps(*x[t].add(k));
+                    for h in 0..2 {
+                        sums[t][h] = _mm256_fmadd_ps(w[h], x, sums[t][h]);
+                    }
+                }
+            }
+            for t in 0..T {
+                for h in 0..2 {
+                    _mm256_storeu_ps(out[t][column + 8 * h..][..8].as_mut_ptr(), sums[t][h]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tiles_f32<const T: usize>(
+        self,
+        panel: PanelF32<'_>,
+        x: Rows<'_, f32>,
+        mut from: usize,
+        emit: Emit<'_>,
+    ) -> usize {
+        while from + T <= x.n() {
+            let mut out = [[0.0; PANEL_ROWS]; T];
+            for column in [0, 16] {
+                self.tile_f32::<T>(panel, column, x.pointers(from), &mut out);
+            }
+            for (t, sums) in out.iter().enumerate() {
+                emit(from + t, sums);
+            }
+            from += T;
+        }
+        from
+    }
+}
+
+impl Simd for Avx2 {
+    type Lanes = Avx2;
+    const FMA: bool = true;
+    const WIDE_IS_SIGNED: bool = true;
+
+    #[inline(always)]
+    fn lanes(self) -> Avx2 {
+        self
+    }
+
+    #[inline(always)]
+    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self> {
+        // SAFETY: AVX2 is there; the reference covers 32 bytes.
+        unsafe {
+            let q = _mm256_loadu_si256(q.as_ptr().cast());
+            _mm256_madd_epi16(self.products::<MAX>(u, q), _mm256_set1_epi16(1))
+        }
+    }
+
+    #[inline(always)]
+    fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
+        // SAFETY: the instructions are there.
+        unsafe { sweep_i8::<HALVES, MAX>(self, panel, x, emit) }
+    }
+
+    #[inline(always)]
+    fn sweep_f32(self, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>) {
+        // SAFETY: the instructions are there.
+        unsafe { sweep_f32(self, panel, x, emit) }
+    }
+}
+
+/// Not inlined: one copy serves all formats.
+///
+/// # Safety
+/// The processor has the instructions.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn sweep_i8<const HALVES: bool, const MAX: u8>(s: Avx2, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
+    panel.check::<HALVES>(x.len());
+    let next = s.tiles_i8::<3, HALVES, MAX>(panel, x, 0, emit);
+    s.tiles_i8::<1, HALVES, MAX>(panel, x, next, emit);
+}
+
+/// # Safety
+/// The processor has the instructions.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn sweep_f32(s: Avx2, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>) {
+    panel.check(x.len());
+    let next = s.tiles_f32::<6>(panel, x, 0, emit);
+    let next = s.tiles_f32::<3>(panel, x, next, emit);
+    s.tiles_f32::<1>(panel, x, next, emit);
+}

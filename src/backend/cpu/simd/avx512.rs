@@ -1,0 +1,187 @@
+//! AVX-512 with VNNI. What works on 32 bytes is AVX2's; dot products and panels use `vpdpbusd`.
+//!
+//! A panel's 32 rows are two registers; six tokens make twelve integer and twelve float accumulators, which with the
+//! weights, scales and minima fill the 32 registers. Activations are broadcast from memory. Multiplications and additions
+//! of floats run on the same units as `vpdpbusd`, so per block of 32 only three of them are spent for each accumulator.
+
+use super::avx2::Avx2;
+use super::{BytesOf, Emit, IntsOf, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
+use crate::backend::cpu::act::XBlock;
+use std::arch::x86_64::*;
+
+/// Proof that the processor has AVX-512 F, BW, VL and VNNI, and all that [`Avx2`] proves.
+#[derive(Clone, Copy)]
+pub struct Avx512(Avx2);
+
+impl Avx512 {
+    /// # Safety
+    /// The processor has AVX-512 F, BW, VL, VNNI, AVX2, FMA and F16C.
+    #[inline(always)]
+    pub unsafe fn new() -> Self {
+        // SAFETY: the caller's promise includes this one.
+        Self(unsafe { Avx2::new() })
+    }
+
+    #[inline(always)]
+    fn tile_i8<const T: usize, const HALVES: bool>(
+        self,
+        panel: PanelI8<'_>,
+        x: [*const XBlock; T],
+        n_blocks: usize,
+        out: &mut [[f32; PANEL_ROWS]; T],
+    ) {
+        let n_subs = if HALVES { 2 } else { 1 };
+        let steps = 8 / n_subs;
+        // SAFETY: the instructions are there; `sweep_i8` checked that the panel and the tokens have `n_blocks` blocks.
+        unsafe {
+            let mut sums = [[_mm512_setzero_ps(); 2]; T];
+            for b in 0..n_blocks {
+                for sub in 0..n_subs {
+                    let i = b * n_subs + sub;
+                    let mut dots = [[_mm512_setzero_si512(); 2]; T];
+                    for s in 0..steps {
+                        let w = panel.q.as_ptr().add((i * steps + s) * PANEL_ROWS * 4);
+                        let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
+                        for t in 0..T {
+                            let q = (*x[t].add(b)).q.as_ptr().add((sub * steps + s) * 4).cast::<i32>();
+                            let q = _mm512_set1_epi32(q.read_unaligned());
+                            dots[t][0] = _mm512_dpbusd_epi32(dots[t][0], w[0], q);
+                            dots[t][1] = _mm512_dpbusd_epi32(dots[t][1], w[1], q);
+                        }
+                    }
+                    let at = i * PANEL_ROWS;
+                    for h in 0..2 {
+                        let d = _mm512_loadu_ps(panel.d.as_ptr().add(at + 16 * h));
+                        let m = _mm512_loadu_ps(panel.m.as_ptr().add(at + 16 * h));
+                        for t in 0..T {
+                            let x = &*x[t].add(b);
+                            let s = if HALVES { x.s[sub] } else { x.sum };
+                            let scale = _mm512_mul_ps(d, _mm512_set1_ps(x.d));
+                            sums[t][h] = _mm512_fmadd_ps(m, _mm512_set1_ps(s), sums[t][h]);
+                            sums[t][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][h]), scale, sums[t][h]);
+                        }
+                    }
+                }
+            }
+            for t in 0..T {
+                _mm512_storeu_ps(out[t].as_mut_ptr(), sums[t][0]);
+                _mm512_storeu_ps(out[t][16..].as_mut_ptr(), sums[t][1]);
+            }
+        }
+    }
+
+    /// All tokens from `from` on that come in groups of `T`; returns where it stopped.
+    #[inline(always)]
+    fn tiles_i8<const T: usize, const HALVES: bool>(
+        self,
+        panel: PanelI8<'_>,
+        x: Rows<'_, XBlock>,
+        mut from: usize,
+        emit: Emit<'_>,
+    ) -> usize {
+        while from + T <= x.n() {
+            let mut out = [[0.0; PANEL_ROWS]; T];
+            self.tile_i8::<T, HALVES>(panel, x.pointers(from), x.len(), &mut out);
+            for (t, sums) in out.iter().enumerate() {
+                emit(from + t, sums);
+            }
+            from += T;
+        }
+        from
+    }
+
+    #[inline(always)]
+    fn tile_f32<const T: usize>(self, panel: PanelF32<'_>, x: [*const f32; T], out: &mut [[f32; PANEL_ROWS]; T]) {
+        // SAFETY: the instructions are there; `sweep_f32` checked that the panel and the tokens have `panel.k` rows.
+        unsafe {
+            let mut sums = [[_mm512_setzero_ps(); 2]; T];
+            for k in 0..panel.k {
+                let w = panel.w.as_ptr().add(k * panel.stride);
+                let w = [_mm512_loadu_ps(w), _mm512_loadu_ps(w.add(16))];
+                for t in 0..T {
+                    let x = _mm512_set1_ps(*x[t].add(k));
+                    sums[t][0] = _mm512_fmadd_ps(w[0], x, sums[t][0]);
+                    sums[t][1] = _mm512_fmadd_ps(w[1], x, sums[t][1]);
+                }
+            }
+            for t in 0..T {
+                _mm512_storeu_ps(out[t].as_mut_ptr(), sums[t][0]);
+                _mm512_storeu_ps(out[t][16..].as_mut_ptr(), sums[t][1]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tiles_f32<const T: usize>(
+        self,
+        panel: PanelF32<'_>,
+        x: Rows<'_, f32>,
+        mut from: usize,
+        emit: Emit<'_>,
+    ) -> usize {
+        while from + T <= x.n() {
+            let mut out = [[0.0; PANEL_ROWS]; T];
+            self.tile_f32::<T>(panel, x.pointers(from), &mut out);
+            for (t, sums) in out.iter().enumerate() {
+                emit(from + t, sums);
+            }
+            from += T;
+        }
+        from
+    }
+}
+
+impl Simd for Avx512 {
+    type Lanes = Avx2;
+    const FMA: bool = true;
+    const WIDE_IS_SIGNED: bool = false;
+
+    #[inline(always)]
+    fn lanes(self) -> Avx2 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self> {
+        // SAFETY: VNNI and VL are there; the reference covers 32 bytes.
+        unsafe { _mm256_dpbusd_epi32(_mm256_setzero_si256(), u, _mm256_loadu_si256(q.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
+        // SAFETY: the instructions are there.
+        unsafe { sweep_i8::<HALVES>(self, panel, x, emit) }
+    }
+
+    #[inline(always)]
+    fn sweep_f32(self, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>) {
+        // SAFETY: the instructions are there.
+        unsafe { sweep_f32(self, panel, x, emit) }
+    }
+}
+
+/// Not inlined: one copy serves all formats.
+///
+/// # Safety
+/// The processor has the instructions.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[inline(never)]
+unsafe fn sweep_i8<const HALVES: bool>(s: Avx512, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
+    panel.check::<HALVES>(x.len());
+    let next = s.tiles_i8::<6, HALVES>(panel, x, 0, emit);
+    let next = s.tiles_i8::<4, HALVES>(panel, x, next, emit);
+    let next = s.tiles_i8::<2, HALVES>(panel, x, next, emit);
+    s.tiles_i8::<1, HALVES>(panel, x, next, emit);
+}
+
+/// # Safety
+/// The processor has the instructions.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[inline(never)]
+unsafe fn sweep_f32(s: Avx512, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>) {
+    panel.check(x.len());
+    let next = s.tiles_f32::<12>(panel, x, 0, emit);
+    let next = s.tiles_f32::<6>(panel, x, next, emit);
+    let next = s.tiles_f32::<2>(panel, x, next, emit);
+    s.tiles_f32::<1>(panel, x, next, emit);
+}

@@ -1,0 +1,207 @@
+//! What an instruction set contributes to the kernels: operations on 32 bytes and eight lanes, and the loops that sweep
+//! tokens over a panel of weights. Formats (`formats.rs`) and kernels are written once over these traits.
+//!
+//! A value of an implementing type proves that the processor has the instructions, so its methods are safe.
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+pub mod scalar;
+
+use super::act::XBlock;
+
+/// Rows of weights in a panel.
+pub const PANEL_ROWS: usize = 32;
+
+/// Operations on 32 bytes, eight i32 and eight f32.
+pub trait Lanes: Copy {
+    /// 32 bytes.
+    type B: Copy;
+    /// Eight i32.
+    type I: Copy;
+    /// Eight f32.
+    type F: Copy;
+
+    /// Reads 32 bytes.
+    fn load(self, p: &[u8; 32]) -> Self::B;
+    /// Writes 32 bytes.
+    fn store(self, p: &mut [u8; 32], b: Self::B);
+    /// One byte in all places.
+    fn splat(self, v: u8) -> Self::B;
+    /// Bitwise and.
+    fn and(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Bitwise or.
+    fn or(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Bitwise exclusive or.
+    fn xor(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Shifts every byte right by `n < 8`. What comes in at the top is unspecified: mask it off.
+    fn shr(self, a: Self::B, n: u32) -> Self::B;
+    /// Shifts every byte left by `n < 8`. What comes in at the bottom is unspecified: mask it off.
+    fn shl(self, a: Self::B, n: u32) -> Self::B;
+    /// `table[i]` for every byte `i < 16`.
+    fn lookup(self, table: &[u8; 16], i: Self::B) -> Self::B;
+    /// The low nibbles of 16 bytes, then the high ones.
+    fn nibbles(self, p: &[u8; 16]) -> Self::B;
+    /// `value` (a single bit) in every byte whose bit of `bits` is set.
+    fn spread(self, bits: u32, value: u8) -> Self::B;
+    /// Transposes eight rows of eight groups of four bytes.
+    fn transpose(self, rows: [Self::B; 8]) -> [Self::B; 8];
+    /// Eight zeros.
+    fn zero(self) -> Self::F;
+    /// `acc + i * scale`.
+    fn mul_add(self, acc: Self::F, i: Self::I, scale: f32) -> Self::F;
+    /// `acc + i * scale`, with a scale for the lower and one for the upper four lanes.
+    fn mul_add_halves(self, acc: Self::F, i: Self::I, scales: [f32; 2]) -> Self::F;
+    /// Sum of the lanes.
+    fn sum(self, a: Self::F) -> f32;
+    /// Converts one half-precision number.
+    fn f16(self, h: half::f16) -> f32;
+    /// Reads eight f32.
+    fn load_f32(self, p: &[f32; 8]) -> Self::F;
+    /// Reads eight f16.
+    fn load_f16(self, p: &[u8; 16]) -> Self::F;
+    /// Reads eight bf16.
+    fn load_bf16(self, p: &[u8; 16]) -> Self::F;
+    /// Writes eight f32.
+    fn store_f32(self, p: &mut [f32; 8], a: Self::F);
+    /// Writes eight f16, rounded to nearest even.
+    fn store_f16(self, p: &mut [u8; 16], a: Self::F);
+    /// One number in all lanes.
+    fn splat_f32(self, v: f32) -> Self::F;
+    /// `a * b + c`.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Bytes `8 * i ..` as f32.
+    fn widen(self, b: Self::B, i: usize) -> Self::F;
+}
+
+/// 32 bytes of an instruction set.
+pub type BytesOf<S> = <<S as Simd>::Lanes as Lanes>::B;
+/// Eight i32 of an instruction set.
+pub type IntsOf<S> = <<S as Simd>::Lanes as Lanes>::I;
+
+/// Called with a token and the sums of a panel's rows.
+pub type Emit<'a> = &'a mut dyn FnMut(usize, &[f32; PANEL_ROWS]);
+
+/// An instruction set.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// Its operations on 32 bytes.
+    type Lanes: Lanes;
+    /// Whether `f32::mul_add` is one instruction.
+    const FMA: bool;
+    /// Whether weights that need all 8 bits are multiplied as `u - 128`: such formats have the offset 128, which then needs
+    /// no correction by minima.
+    const WIDE_IS_SIGNED: bool;
+
+    /// Its operations on 32 bytes.
+    fn lanes(self) -> Self::Lanes;
+
+    /// Sums of products of groups of four neighbours: weights `u <= MAX`, activations `q` in -127..=127.
+    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self>;
+
+    /// Multiplies a panel with every token. `emit(token, sums)` gets the sums of the panel's 32 rows.
+    fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>);
+
+    /// Multiplies a panel of f32 with every token: `emit(token, sums over k of panel[k][row] * x[token][k])`.
+    fn sweep_f32(self, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>);
+}
+
+/// 32 rows of quantized weights, unpacked: weight `k` of row `r` is `d[k / sub][r] * q[k / 4][r][k % 4] + m[k / sub][r]`,
+/// where `sub` is 32, or 16 when the kernel's `HALVES` is set.
+#[derive(Clone, Copy)]
+pub struct PanelI8<'a> {
+    /// `[k / 4][32][4]`
+    pub q: &'a [u8],
+    /// `[k / sub][32]`
+    pub d: &'a [f32],
+    /// `[k / sub][32]`
+    pub m: &'a [f32],
+}
+
+/// 32 columns of an f32 matrix: row `k` begins at `k * stride`.
+#[derive(Clone, Copy)]
+pub struct PanelF32<'a> {
+    /// Elements; the last row ends at or before the end.
+    pub w: &'a [f32],
+    /// Elements from row to row.
+    pub stride: usize,
+    /// Number of rows.
+    pub k: usize,
+}
+
+/// Rows at equal distances, all of `len` elements.
+#[derive(Clone, Copy)]
+pub struct Rows<'a, T> {
+    data: &'a [T],
+    stride: usize,
+    len: usize,
+    n: usize,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// `n` rows of `len` elements, `stride` apart; panics if they do not lie in `data`.
+    #[inline(always)]
+    pub fn new(data: &'a [T], stride: usize, len: usize, n: usize) -> Self {
+        assert!(n == 0 || (n - 1) * stride + len <= data.len(), "rows outside of their data");
+        Self { data, stride, len, n }
+    }
+
+    /// Number of rows.
+    #[inline(always)]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Elements per row.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Row `i < n`.
+    #[inline(always)]
+    pub fn row(&self, i: usize) -> &'a [T] {
+        &self.data[i * self.stride..][..self.len]
+    }
+
+    /// The same rows, of each only the elements `range`.
+    #[inline(always)]
+    pub fn columns(&self, range: std::ops::Range<usize>) -> Rows<'a, T> {
+        assert!(range.end <= self.len);
+        Rows { data: if self.n == 0 { self.data } else { &self.data[range.start..] }, len: range.len(), ..*self }
+    }
+
+    /// Rows `range` of these.
+    #[inline(always)]
+    pub fn rows(&self, range: std::ops::Range<usize>) -> Rows<'a, T> {
+        assert!(range.start <= range.end && range.end <= self.n);
+        let data = if range.is_empty() { self.data } else { &self.data[range.start * self.stride..] };
+        Rows { data, n: range.len(), ..*self }
+    }
+
+    /// Pointers to rows `from..from + N`.
+    #[inline(always)]
+    pub fn pointers<const N: usize>(&self, from: usize) -> [*const T; N] {
+        assert!(from + N <= self.n);
+        std::array::from_fn(|i| self.data[(from + i) * self.stride..].as_ptr())
+    }
+}
+
+impl PanelI8<'_> {
+    /// Panics unless the panel holds `n_blocks` blocks of 32 per row.
+    #[inline(always)]
+    pub fn check<const HALVES: bool>(&self, n_blocks: usize) {
+        let n_subs = if HALVES { 2 } else { 1 } * n_blocks * PANEL_ROWS;
+        assert!(self.q.len() >= n_blocks * 32 * PANEL_ROWS && self.d.len() >= n_subs && self.m.len() >= n_subs);
+    }
+}
+
+impl PanelF32<'_> {
+    /// Panics unless `len` activations per token and 32 columns of every row are there.
+    #[inline(always)]
+    pub fn check(&self, len: usize) {
+        assert!(len >= self.k && (self.k == 0 || self.w.len() >= (self.k - 1) * self.stride + PANEL_ROWS));
+    }
+}

@@ -1,0 +1,179 @@
+//! The plain form of every operation, for processors without vector kernels and as the reference in tests.
+
+use super::{BytesOf, Emit, IntsOf, Lanes, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
+use crate::backend::cpu::act::XBlock;
+use half::f16;
+use std::array::from_fn;
+
+/// No vector instructions.
+#[derive(Clone, Copy)]
+pub struct Scalar;
+
+impl Lanes for Scalar {
+    type B = [u8; 32];
+    type I = [i32; 8];
+    type F = [f32; 8];
+
+    #[inline(always)]
+    fn load(self, p: &[u8; 32]) -> [u8; 32] {
+        *p
+    }
+    #[inline(always)]
+    fn store(self, p: &mut [u8; 32], b: [u8; 32]) {
+        *p = b;
+    }
+    #[inline(always)]
+    fn splat(self, v: u8) -> [u8; 32] {
+        [v; 32]
+    }
+    #[inline(always)]
+    fn and(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        from_fn(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    fn or(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn xor(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        from_fn(|i| a[i] ^ b[i])
+    }
+    #[inline(always)]
+    fn shr(self, a: [u8; 32], n: u32) -> [u8; 32] {
+        a.map(|a| a >> n)
+    }
+    #[inline(always)]
+    fn shl(self, a: [u8; 32], n: u32) -> [u8; 32] {
+        a.map(|a| a << n)
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[u8; 16], i: [u8; 32]) -> [u8; 32] {
+        i.map(|i| table[usize::from(i & 15)])
+    }
+    #[inline(always)]
+    fn nibbles(self, p: &[u8; 16]) -> [u8; 32] {
+        from_fn(|i| if i < 16 { p[i] & 15 } else { p[i - 16] >> 4 })
+    }
+    #[inline(always)]
+    fn spread(self, bits: u32, value: u8) -> [u8; 32] {
+        from_fn(|i| if bits >> i & 1 == 1 { value } else { 0 })
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [[u8; 32]; 8]) -> [[u8; 32]; 8] {
+        from_fn(|i| from_fn(|j| rows[j / 4][4 * i + j % 4]))
+    }
+    #[inline(always)]
+    fn zero(self) -> [f32; 8] {
+        [0.0; 8]
+    }
+    #[inline(always)]
+    fn mul_add(self, acc: [f32; 8], i: [i32; 8], scale: f32) -> [f32; 8] {
+        from_fn(|l| acc[l] + i[l] as f32 * scale)
+    }
+    #[inline(always)]
+    fn mul_add_halves(self, acc: [f32; 8], i: [i32; 8], scales: [f32; 2]) -> [f32; 8] {
+        from_fn(|l| acc[l] + i[l] as f32 * scales[l / 4])
+    }
+    #[inline(always)]
+    fn sum(self, a: [f32; 8]) -> f32 {
+        a.iter().sum()
+    }
+    #[inline(always)]
+    fn f16(self, h: half::f16) -> f32 {
+        h.to_f32()
+    }
+    #[inline(always)]
+    fn load_f32(self, p: &[f32; 8]) -> [f32; 8] {
+        *p
+    }
+    #[inline(always)]
+    fn load_f16(self, p: &[u8; 16]) -> [f32; 8] {
+        from_fn(|i| f16::from_le_bytes([p[2 * i], p[2 * i + 1]]).to_f32())
+    }
+    #[inline(always)]
+    fn load_bf16(self, p: &[u8; 16]) -> [f32; 8] {
+        from_fn(|i| f32::from_bits(u32::from(u16::from_le_bytes([p[2 * i], p[2 * i + 1]])) << 16))
+    }
+    #[inline(always)]
+    fn store_f32(self, p: &mut [f32; 8], a: [f32; 8]) {
+        *p = a;
+    }
+    #[inline(always)]
+    fn store_f16(self, p: &mut [u8; 16], a: [f32; 8]) {
+        for (p, a) in p.as_chunks_mut::<2>().0.iter_mut().zip(a) {
+            *p = f16::from_f32(a).to_le_bytes();
+        }
+    }
+    #[inline(always)]
+    fn splat_f32(self, v: f32) -> [f32; 8] {
+        [v; 8]
+    }
+    #[inline(always)]
+    fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn widen(self, b: [u8; 32], i: usize) -> [f32; 8] {
+        from_fn(|l| f32::from(b[8 * i + l]))
+    }
+}
+
+impl Simd for Scalar {
+    type Lanes = Scalar;
+    const FMA: bool = false;
+    const WIDE_IS_SIGNED: bool = false;
+
+    #[inline(always)]
+    fn lanes(self) -> Scalar {
+        self
+    }
+
+    #[inline(always)]
+    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self> {
+        from_fn(|l| (4 * l..4 * l + 4).map(|i| i32::from(u[i]) * i32::from(q[i])).sum())
+    }
+
+    #[inline(never)]
+    fn sweep_i8<const HALVES: bool, const MAX: u8>(
+        self,
+        panel: PanelI8<'_>,
+        x: Rows<'_, XBlock>,
+        emit: Emit<'_>,
+    ) {
+        for t in 0..x.n() {
+            let mut sums = [0.0; PANEL_ROWS];
+            for (b, x) in x.row(t).iter().enumerate() {
+                let n_subs = if HALVES { 2 } else { 1 };
+                for sub in 0..n_subs {
+                    let (i, steps) = (b * n_subs + sub, 8 / n_subs);
+                    let s = if HALVES { x.s[sub] } else { x.sum };
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        let mut dot = 0;
+                        for step in sub * steps..(sub + 1) * steps {
+                            let w = &panel.q[((b * 8 + step) * PANEL_ROWS + r) * 4..][..4];
+                            for (w, q) in w.iter().zip(&x.q[4 * step..]) {
+                                dot += i32::from(*w) * i32::from(*q);
+                            }
+                        }
+                        *sum += panel.d[i * PANEL_ROWS + r] * x.d * dot as f32 + panel.m[i * PANEL_ROWS + r] * s;
+                    }
+                }
+            }
+            emit(t, &sums);
+        }
+    }
+
+    #[inline(never)]
+    fn sweep_f32(self, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>) {
+        for t in 0..x.n() {
+            let mut sums = [0.0; PANEL_ROWS];
+            for (k, &x) in x.row(t)[..panel.k].iter().enumerate() {
+                let w: &[f32; PANEL_ROWS] = panel.w[k * panel.stride..].first_chunk().expect("a panel row is whole");
+                for (sum, w) in sums.iter_mut().zip(w) {
+                    *sum += w * x;
+                }
+            }
+            emit(t, &sums);
+        }
+    }
+}
