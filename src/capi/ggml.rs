@@ -192,6 +192,11 @@ fn takes_words(fmt: &[u8]) -> bool {
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+/// A moment on the clock of ggml_time_us, in milliseconds.
+pub(super) fn clock_ms(at: Instant) -> f64 {
+    at.saturating_duration_since(*START).as_secs_f64() * 1e3
+}
+
 /// The type with a number that a caller passed.
 pub(crate) fn dtype(r#type: CEnum<ggml_type>) -> Result<DType> {
     u32::try_from(r#type.value())

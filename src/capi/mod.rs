@@ -1,10 +1,14 @@
 //! The C border: every exported function lives below this module, one file per noun of llama.h. Functions check what
 //! they are given, run inside [`guard`], call the engine and turn its answer into llama.h's documented values; no logic
 //! lives here. `error` keeps the text of the last failure, `logging` carries messages to the caller's callback, `handle`
-//! defines what the opaque pointers point at.
+//! turns pointers into references.
 
 #![allow(non_camel_case_types)] // C's names
 
+mod batch;
+mod batch_ext;
+mod context;
+mod deprecated;
 mod device;
 mod error;
 mod ggml;
@@ -13,23 +17,35 @@ mod gguf_set;
 mod handle;
 mod infer;
 mod logging;
+mod memory;
 mod misc;
+mod model;
+mod model_info;
 mod names;
+mod outputs;
+mod tensor;
+mod threadpool;
 mod sampler;
 mod sampler_chain;
 mod sampler_init;
-mod tensor;
-mod threadpool;
 mod types;
+mod vocab;
 
+pub(crate) use batch_ext::*;
+pub(crate) use context::*;
 pub(crate) use device::*;
 pub(crate) use error::guard;
 pub(crate) use ggml::*;
 pub(crate) use gguf::*;
 pub(crate) use handle::{Tag, Tagged, array, c_str, handle_mut, handle_ref, out};
+pub(crate) use memory::*;
 pub(crate) use misc::*;
-pub(crate) use sampler::*;
-pub(crate) use sampler_chain::*;
+pub(crate) use model::*;
+pub(crate) use model_info::*;
+pub(crate) use outputs::*;
 pub(crate) use tensor::*;
 pub(crate) use threadpool::*;
+pub(crate) use sampler::*;
+pub(crate) use sampler_chain::*;
 pub(crate) use types::*;
+pub(crate) use vocab::*;

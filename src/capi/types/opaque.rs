@@ -18,13 +18,3 @@ pub struct ggml_backend_buffer {
 pub struct ggml_backend {
     _private: [u8; 0],
 }
-
-/// A context.
-pub struct llama_context {
-    _private: [u8; 0],
-}
-
-/// A vocabulary.
-pub struct llama_vocab {
-    _private: [u8; 0],
-}
