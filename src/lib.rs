@@ -9,12 +9,12 @@ pub mod capi;
 pub mod context;
 pub mod error;
 pub mod gguf;
-pub mod tensor;
 pub mod graph;
 pub mod memory;
 pub mod model;
 pub mod quant;
 pub mod sampling;
+pub mod tensor;
 pub mod vocab;
 
 pub use error::{Error, Result};

@@ -38,7 +38,8 @@ impl HostStates {
 
     /// Copies out, see [`super::Backend::read_state`].
     pub fn read(&self, id: StateId, offset: usize, dst: &mut [u8]) -> Result<()> {
-        let src = self.bytes(id).get(offset..).and_then(|b| b.get(..dst.len())).ok_or_else(|| outside(offset, dst.len()))?;
+        let src =
+            self.bytes(id).get(offset..).and_then(|b| b.get(..dst.len())).ok_or_else(|| outside(offset, dst.len()))?;
         dst.copy_from_slice(src);
         Ok(())
     }

@@ -44,5 +44,11 @@ pub trait Backend: Send {
     /// Computes the plan's outputs into `outputs`, one slice per declared output, of its number of elements. `stop` is
     /// asked at least once per layer, from the calling thread; when it says true the run ends with `Error::Aborted` and
     /// the content of `outputs` and of the state rows that the plan writes is undefined.
-    fn run(&mut self, plan: &Plan, inputs: &Inputs, outputs: &mut [&mut [f32]], stop: &mut dyn FnMut() -> bool) -> Result<()>;
+    fn run(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<()>;
 }

@@ -5,8 +5,8 @@ use super::{Backend, HostStates};
 use crate::error::{Error, Result};
 use crate::graph::plan::Plan;
 use crate::graph::{
-    Attention, BinaryOp, Graph, InputData, Inputs, Mask, Norm, NormKind, Op, Rope, RopeKind, Source, StateId, UnaryOp, Value,
-    ValueId,
+    Attention, BinaryOp, Graph, InputData, Inputs, Mask, Norm, NormKind, Op, Rope, RopeKind, Source, StateId, UnaryOp,
+    Value, ValueId,
 };
 use crate::quant::{self, DType};
 use rayon::prelude::*;
@@ -53,7 +53,13 @@ impl Backend for Reference {
 
     fn set_n_threads(&mut self, _n_threads: usize) {}
 
-    fn run(&mut self, plan: &Plan, inputs: &Inputs, outputs: &mut [&mut [f32]], stop: &mut dyn FnMut() -> bool) -> Result<()> {
+    fn run(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
         let graph = &plan.graph;
         let mut run = Run { graph, inputs, states: &mut self.states, results: vec![Data::None; graph.values.len()] };
         for (i, value) in graph.values.iter().enumerate() {
@@ -482,7 +488,13 @@ pub fn unary(op: UnaryOp, x: f32) -> f32 {
         UnaryOp::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         UnaryOp::Tanh => x.tanh(),
         UnaryOp::Exp => x.exp(),
-        UnaryOp::Softplus => if x > 20.0 { x } else { x.exp().ln_1p() },
+        UnaryOp::Softplus => {
+            if x > 20.0 {
+                x
+            } else {
+                x.exp().ln_1p()
+            }
+        }
         UnaryOp::Sqr => x * x,
         UnaryOp::Sqrt => x.sqrt(),
         UnaryOp::Neg => -x,
@@ -493,7 +505,15 @@ pub fn unary(op: UnaryOp, x: f32) -> f32 {
 fn erf(x: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.5 * x.abs());
     let poly = [
-        -1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587, -0.82215223,
+        -1.26551223,
+        1.00002368,
+        0.37409196,
+        0.09678418,
+        -0.18628806,
+        0.27886807,
+        -1.13520398,
+        1.48851587,
+        -0.82215223,
         0.17087277,
     ];
     let sum = poly.iter().rev().fold(0.0, |acc, c| acc * t + c);

@@ -69,7 +69,11 @@ impl Context {
             n_vocab: hp.n_vocab as i32,
             n_embd: hp.n_embd,
             n_seq_max: self.settings.n_seq_max,
-            outputs: if self.settings.embeddings || self.memory.is_none() { OutputRule::All } else { OutputRule::Marked },
+            outputs: if self.settings.embeddings || self.memory.is_none() {
+                OutputRule::All
+            } else {
+                OutputRule::Marked
+            },
         };
         self.work.batch.fill(batch, &rules, self.memory.as_ref())
     }
@@ -268,7 +272,8 @@ fn fill_pooling(pooling: Pooling, causal_attn: bool, ubatch: &Ubatch, inputs: &m
                 for s in of_token(t) {
                     let best = inputs.pool_rows[s];
                     let pos = ubatch.pos[t];
-                    let better = best < 0 || if last { pos >= ubatch.pos[best as usize] } else { pos < ubatch.pos[best as usize] };
+                    let better = best < 0
+                        || if last { pos >= ubatch.pos[best as usize] } else { pos < ubatch.pos[best as usize] };
                     if better {
                         inputs.pool_rows[s] = t as i32;
                     }

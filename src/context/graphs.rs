@@ -45,7 +45,14 @@ pub struct Plans {
 
 impl Plans {
     /// The plan for a shape, and whether it was there already.
-    pub fn get(&mut self, model: &Model, s: &Settings, kv: &[Option<KvLayer>], shape: UbatchShape, wanted: Wanted) -> Result<(&Planned, bool)> {
+    pub fn get(
+        &mut self,
+        model: &Model,
+        s: &Settings,
+        kv: &[Option<KvLayer>],
+        shape: UbatchShape,
+        wanted: Wanted,
+    ) -> Result<(&Planned, bool)> {
         let key = Key { shape, wanted };
         let reused = match self.kept.iter().position(|(k, _)| *k == key) {
             Some(i) => {
@@ -70,7 +77,8 @@ impl Plans {
 fn build(model: &Model, s: &Settings, kv: &[Option<KvLayer>], shape: UbatchShape, wanted: Wanted) -> Result<Planned> {
     let hp = model.hparams()?;
     let arch = model.architecture()?;
-    let mut b = Build { g: Builder::new(), hp, rope_kind: model.def().rope, rope: s.rope, n_ctx_seq: s.n_ctx_seq, shape, kv };
+    let mut b =
+        Build { g: Builder::new(), hp, rope_kind: model.def().rope, rope: s.rope, n_ctx_seq: s.n_ctx_seq, shape, kv };
     let out = arch.build(&mut b)?;
     let (mut logits, mut embd, mut n) = (None, None, 0);
     if let Some(x) = out.logits.filter(|_| wanted.logits && shape.n_outputs > 0) {

@@ -175,7 +175,11 @@ impl Context {
 }
 
 /// The memory of a context and the buffers behind it.
-fn make_memory(model: &Model, s: &Settings, backend: &mut dyn Backend) -> Result<(Option<Memory>, Vec<Option<KvLayer>>)> {
+fn make_memory(
+    model: &Model,
+    s: &Settings,
+    backend: &mut dyn Backend,
+) -> Result<(Option<Memory>, Vec<Option<KvLayer>>)> {
     let hp = model.hparams()?;
     if model.def().encoder_only {
         return Ok((None, Vec::new()));

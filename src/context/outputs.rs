@@ -59,7 +59,9 @@ impl Outputs {
 fn resize(buffer: &mut Vec<f32>, rows: usize, width: usize) -> Result<()> {
     let n = rows.checked_mul(width).ok_or_else(|| Error::Memory(format!("{rows} outputs of {width}")))?;
     if n > buffer.len() {
-        buffer.try_reserve_exact(n - buffer.len()).map_err(|e| Error::Memory(format!("{rows} outputs of {width}: {e}")))?;
+        buffer
+            .try_reserve_exact(n - buffer.len())
+            .map_err(|e| Error::Memory(format!("{rows} outputs of {width}: {e}")))?;
         buffer.resize(n, 0.0);
     }
     Ok(())

@@ -152,7 +152,9 @@ impl Settings {
 }
 
 fn check_kv_types(hp: &HParams, params: &ContextParams) -> Result<()> {
-    for (what, dtype, head) in [("type_k", params.type_k, hp.n_embd_head_k), ("type_v", params.type_v, hp.n_embd_head_v)] {
+    for (what, dtype, head) in
+        [("type_k", params.type_k, hp.n_embd_head_k), ("type_v", params.type_v, hp.n_embd_head_v)]
+    {
         if !KV_TYPES.contains(&dtype) {
             return Err(Error::Unsupported(format!("{what} {dtype} for a KV cache")));
         }

@@ -13,10 +13,9 @@ impl Context {
             let cache = memory.group_mut(group);
             cache.take_copies(&mut copies);
             for layer in self.kv.iter().flatten().filter(|l| l.group as usize == group) {
-                for (state, row) in [
-                    (layer.k, self.backend.state_row_size(layer.k)),
-                    (layer.v, self.backend.state_row_size(layer.v)),
-                ] {
+                for (state, row) in
+                    [(layer.k, self.backend.state_row_size(layer.k)), (layer.v, self.backend.state_row_size(layer.v))]
+                {
                     for c in &copies {
                         let [src, dst, n] = [c.src, c.dst, c.n].map(|x| x as usize * row);
                         self.backend.copy_state(state, src, dst, n)?;

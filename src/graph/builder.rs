@@ -2,7 +2,8 @@
 //! error with the tensor's name here, and never an out-of-bounds access in a kernel.
 
 use super::{
-    Attention, BinaryOp, GluOp, Graph, Input, Norm, Op, Rope, Source, StateId, UnaryOp, Value, ValueId, contiguous_strides,
+    Attention, BinaryOp, GluOp, Graph, Input, Norm, Op, Rope, Source, StateId, UnaryOp, Value, ValueId,
+    contiguous_strides,
 };
 use crate::error::{Error, Result};
 use crate::quant::DType;
@@ -100,7 +101,9 @@ impl Builder {
         let last = if ne.contains(&0) {
             0
         } else {
-            (1..4).map(|i| (ne[i] - 1) * nb[i]).sum::<usize>() + (ne[0] / v.dtype.block_size() - 1) * nb[0] + v.dtype.type_size()
+            (1..4).map(|i| (ne[i] - 1) * nb[i]).sum::<usize>()
+                + (ne[0] / v.dtype.block_size() - 1) * nb[0]
+                + v.dtype.type_size()
         };
         let span = owner.n_bytes();
         if base + offset + last > span {
@@ -142,7 +145,9 @@ impl Builder {
         let (a, b) = (self.ne(w), self.ne(x));
         self.expect_f32(x)?;
         if a[0] != b[0] || a[2] == 0 || b[2] % a[2] != 0 || a[3] == 0 || b[3] % a[3] != 0 {
-            return Err(self.bad(w, &format!("shape {a:?} cannot multiply {} of shape {b:?}", self.graph.value(x).name)));
+            return Err(
+                self.bad(w, &format!("shape {a:?} cannot multiply {} of shape {b:?}", self.graph.value(x).name))
+            );
         }
         self.node(Op::MatMul, &[w, x], [a[1], b[1], b[2], b[3]], DType::F32)
     }
@@ -245,7 +250,9 @@ impl Builder {
         self.expect_f32(x)?;
         self.expect_i32(pos)?;
         if rope.n_dims % 2 != 0 || rope.n_dims > ne[0] || self.ne(pos)[0] != ne[2] || ne[3] != 1 {
-            return Err(self.bad(x, &format!("{} of {ne:?} cannot rotate by {:?} positions", rope.n_dims, self.ne(pos))));
+            return Err(
+                self.bad(x, &format!("{} of {ne:?} cannot rotate by {:?} positions", rope.n_dims, self.ne(pos)))
+            );
         }
         let mut inputs = vec![x, pos];
         if let Some(f) = factors {
@@ -259,7 +266,14 @@ impl Builder {
     }
 
     /// Attention, see [`Op::Attention`].
-    pub fn attention(&mut self, p: Attention, q: ValueId, k: ValueId, v: ValueId, sinks: Option<ValueId>) -> Result<ValueId> {
+    pub fn attention(
+        &mut self,
+        p: Attention,
+        q: ValueId,
+        k: ValueId,
+        v: ValueId,
+        sinks: Option<ValueId>,
+    ) -> Result<ValueId> {
         let (nq, nk, nv) = (self.ne(q), self.ne(k), self.ne(v));
         self.expect_f32(q)?;
         if nq[0] != nk[0] || nk[1] == 0 || nq[1] % nk[1] != 0 || nv[1] != nk[1] || nv[2] != nk[2] || nq[3] != 1 {

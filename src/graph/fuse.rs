@@ -214,7 +214,9 @@ impl<'a> Fuser<'a> {
         while let Some(node) = self.private_node(heads.src) {
             let same_heads = self.graph.value(node).ne == head;
             let slot = match self.op(node) {
-                Some(Op::Scale { bias: 0.0, .. }) if heads.scale.or(heads.rope).or(heads.norm).is_none() => &mut heads.scale,
+                Some(Op::Scale { bias: 0.0, .. }) if heads.scale.or(heads.rope).or(heads.norm).is_none() => {
+                    &mut heads.scale
+                }
                 Some(Op::Rope(_)) if same_heads && heads.rope.or(heads.norm).is_none() => &mut heads.rope,
                 Some(Op::Norm(_)) if same_heads && heads.norm.is_none() => &mut heads.norm,
                 _ => break,
@@ -237,7 +239,11 @@ impl<'a> Fuser<'a> {
         let (owner, _) = self.graph.resolve(src);
         let per_head = self.graph.value(operand).ne;
         let rows = self.graph.value(src);
-        let start = if owner != src && self.op(owner).is_some() && self.graph.value(owner).ne[0] == per_head[0] { owner } else { src };
+        let start = if owner != src && self.op(owner).is_some() && self.graph.value(owner).ne[0] == per_head[0] {
+            owner
+        } else {
+            src
+        };
         if !rows.is_contiguous() && start != src {
             return None;
         }
@@ -292,7 +298,12 @@ impl<'a> Fuser<'a> {
     fn is_linear(&self, id: ValueId) -> bool {
         let Some(Op::MatMul) = self.op(id) else { return false };
         let (w, x) = (self.graph.value(self.inputs(id)[0]), self.graph.value(self.inputs(id)[1]));
-        matches!(w.source, Source::Weight(_)) && w.ne[2] == 1 && w.ne[3] == 1 && x.ne[2] == 1 && x.ne[3] == 1 && x.is_contiguous()
+        matches!(w.source, Source::Weight(_))
+            && w.ne[2] == 1
+            && w.ne[3] == 1
+            && x.ne[2] == 1
+            && x.ne[3] == 1
+            && x.is_contiguous()
     }
 
     /// A product and its bias.
@@ -341,7 +352,9 @@ impl<'a> Fuser<'a> {
     }
 
     fn norm_add(&mut self, norm: ValueId) {
-        let Some(add) = self.only_reader(norm).filter(|&r| self.op(r) == Some(&Op::Binary(BinaryOp::Add))) else { return };
+        let Some(add) = self.only_reader(norm).filter(|&r| self.op(r) == Some(&Op::Binary(BinaryOp::Add))) else {
+            return;
+        };
         let [a, b] = self.inputs(add)[..] else { return };
         let residual = if a == norm { b } else { a };
         let (v, r) = (self.graph.value(norm), self.graph.value(residual));

@@ -74,7 +74,12 @@ pub fn plan(graph: Graph) -> Plan {
                 places[i] = Place::View { of: inputs[0], offset: 0 };
             } else if places[i] == Place::None {
                 span_of[i] = spans.len();
-                spans.push(Span { value: id, size: graph.value(id).n_bytes().next_multiple_of(ALIGN), first: at, last: at });
+                spans.push(Span {
+                    value: id,
+                    size: graph.value(id).n_bytes().next_multiple_of(ALIGN),
+                    first: at,
+                    last: at,
+                });
             }
         }
         for &id in &reads[at] {

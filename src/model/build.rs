@@ -261,7 +261,15 @@ impl Build<'_> {
     }
 
     /// Writes heads into cache rows; the whole cache as heads `[head, n_head_kv, n_rows]`.
-    fn store(&mut self, state: StateId, name: &str, dtype: DType, x: ValueId, rows: ValueId, n_rows: usize) -> Result<ValueId> {
+    fn store(
+        &mut self,
+        state: StateId,
+        name: &str,
+        dtype: DType,
+        x: ValueId,
+        rows: ValueId,
+        n_rows: usize,
+    ) -> Result<ValueId> {
         let ne = self.g.ne(x);
         let flat = self.merge_heads(x)?;
         let cache = self.g.state(state, name, dtype, [ne[0] * ne[1], n_rows, 1, 1]);
@@ -349,7 +357,9 @@ impl Build<'_> {
     fn sum_experts(&mut self, y: ValueId) -> Result<ValueId> {
         let ne = self.g.ne(y);
         let row = ne[0] * size_of::<f32>();
-        let slot = |b: &mut Self, i: usize| b.g.view(y, [ne[0], ne[2], 1, 1], [4, row * ne[1], row * ne[1] * ne[2], row * ne[1] * ne[2]], i * row);
+        let slot = |b: &mut Self, i: usize| {
+            b.g.view(y, [ne[0], ne[2], 1, 1], [4, row * ne[1], row * ne[1] * ne[2], row * ne[1] * ne[2]], i * row)
+        };
         let mut sum = slot(self, 0)?;
         if ne[1] == 1 {
             return self.g.cont(sum);

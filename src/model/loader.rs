@@ -185,7 +185,8 @@ fn elements(w: &WeightRef, from: usize, n: usize) -> Result<WeightRef> {
 }
 
 fn part(w: &WeightRef, at: usize, len: usize, ne: [usize; 4], from: usize) -> Result<WeightRef> {
-    let data = w.data.slice(at..at + len).ok_or_else(|| Error::tensor(&w.name, format!("has no part {ne:?} at {from}")))?;
+    let data =
+        w.data.slice(at..at + len).ok_or_else(|| Error::tensor(&w.name, format!("has no part {ne:?} at {from}")))?;
     Ok(Arc::new(Weight { name: format!("{} ({from}..)", w.name), dtype: w.dtype, ne, data }))
 }
 

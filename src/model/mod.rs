@@ -115,7 +115,11 @@ impl Model {
         self.arch = Some((self.def.load)(&mut loader)?);
         self.weights = loader.into_weights();
         if self.weights.len() < self.files.n_tensors() {
-            log::warn!("{} of {} tensors of the file are not used", self.files.n_tensors() - self.weights.len(), self.files.n_tensors());
+            log::warn!(
+                "{} of {} tensors of the file are not used",
+                self.files.n_tensors() - self.weights.len(),
+                self.files.n_tensors()
+            );
         }
         self.hparams = Some(hp);
         Ok(())

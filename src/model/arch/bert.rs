@@ -75,7 +75,8 @@ impl Architecture for Bert {
         if let Some(types) = &self.type_embd {
             // Every token is of the first type, "sentence A".
             let types = b.w(types);
-            let first = b.g.view(types, [b.hp.n_embd, 1, 1, 1], [4, 4 * b.hp.n_embd, 4 * b.hp.n_embd, 4 * b.hp.n_embd], 0)?;
+            let first =
+                b.g.view(types, [b.hp.n_embd, 1, 1, 1], [4, 4 * b.hp.n_embd, 4 * b.hp.n_embd, 4 * b.hp.n_embd], 0)?;
             x = b.g.add(x, first)?;
         }
         let (table, pos) = (b.w(&self.pos_embd), b.positions()?);

@@ -46,7 +46,11 @@ impl RopeFactors {
             None => l.optional(&format!("{base}.weight"), &ne),
         };
         if hp.rope_scaling == RopeScaling::LongRope {
-            return Ok(RopeFactors { freqs: None, long: find("rope_factors_long")?, short: find("rope_factors_short")? });
+            return Ok(RopeFactors {
+                freqs: None,
+                long: find("rope_factors_long")?,
+                short: find("rope_factors_short")?,
+            });
         }
         Ok(RopeFactors { freqs: find("rope_freqs")?, ..RopeFactors::default() })
     }

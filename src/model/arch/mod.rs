@@ -50,11 +50,41 @@ pub struct ArchDef {
 /// All architectures.
 pub const ARCHS: &[ArchDef] = &[
     ArchDef { name: "bert", rope: None, encoder_only: true, hparams: bert::hparams, load: bert::load },
-    ArchDef { name: "gemma3", rope: Some(RopeKind::Neox), encoder_only: false, hparams: gemma3::hparams, load: gemma3::load },
-    ArchDef { name: "llama", rope: Some(RopeKind::Norm), encoder_only: false, hparams: llama::hparams, load: llama::load },
-    ArchDef { name: "llama-embed", rope: Some(RopeKind::Norm), encoder_only: true, hparams: llama::hparams, load: llama::load_embed },
-    ArchDef { name: "qwen2", rope: Some(RopeKind::Neox), encoder_only: false, hparams: qwen2::hparams, load: qwen2::load },
-    ArchDef { name: "qwen3", rope: Some(RopeKind::Neox), encoder_only: false, hparams: qwen3::hparams, load: qwen3::load },
+    ArchDef {
+        name: "gemma3",
+        rope: Some(RopeKind::Neox),
+        encoder_only: false,
+        hparams: gemma3::hparams,
+        load: gemma3::load,
+    },
+    ArchDef {
+        name: "llama",
+        rope: Some(RopeKind::Norm),
+        encoder_only: false,
+        hparams: llama::hparams,
+        load: llama::load,
+    },
+    ArchDef {
+        name: "llama-embed",
+        rope: Some(RopeKind::Norm),
+        encoder_only: true,
+        hparams: llama::hparams,
+        load: llama::load_embed,
+    },
+    ArchDef {
+        name: "qwen2",
+        rope: Some(RopeKind::Neox),
+        encoder_only: false,
+        hparams: qwen2::hparams,
+        load: qwen2::load,
+    },
+    ArchDef {
+        name: "qwen3",
+        rope: Some(RopeKind::Neox),
+        encoder_only: false,
+        hparams: qwen3::hparams,
+        load: qwen3::load,
+    },
 ];
 
 /// The architecture of a name.

@@ -12,7 +12,7 @@ struct Qwen3 {
     tok_embd: WeightRef, // [n_embd, n_vocab]
     layers: Vec<Layer>,
     output_norm: NormWeights,
-    output: Linear, // [n_embd, n_vocab]
+    output: Linear,          // [n_embd, n_vocab]
     cls_out: Option<Linear>, // [n_embd, n_cls_out]
 }
 
