@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::path::PathBuf;
 
 use infer::sampling::rng::Mt19937;
-use infer::sampling::{LogitBias, TokenData};
+use infer::sampling::{Candidates, DryParams, LogitBias, TokenData, dry};
 use libloading::Library;
 
 /// How far probabilities may be apart: both sides round the same sums the same way, so it is only for other libms.
@@ -113,13 +113,17 @@ const OURS: Api = Api {
     get_seed: ours::llama_sampler_get_seed,
 };
 
-/// llama.cpp's functions. The library stays loaded for good.
-fn reference() -> Api {
+/// llama.cpp's library, which stays loaded for good.
+fn reference_library() -> &'static Library {
     let data = std::env::var_os("INFER_TEST_DATA").map_or_else(|| PathBuf::from("target/test-data"), PathBuf::from);
     let path = data.join("reference/libllama.v0.5.0.so");
     assert!(path.exists(), "{} is missing: fetch it with `make test-data`", path.display());
     // SAFETY: llama.cpp's library; it may run its initialisers.
-    let lib = Box::leak(Box::new(unsafe { Library::new(&path) }.unwrap()));
+    Box::leak(Box::new(unsafe { Library::new(&path) }.unwrap()))
+}
+
+fn reference() -> Api {
+    let lib = reference_library();
     fn get<T: Copy>(lib: &Library, name: &str) -> T {
         // SAFETY: each field of Api has the type that llama.h gives the function of this name.
         *unsafe { lib.get::<T>(format!("llama_sampler_{name}").as_bytes()) }.unwrap()
@@ -397,5 +401,70 @@ fn names_agree_with_llama_cpp() {
             (OURS.free)(a);
             (theirs.free)(b);
         }
+    }
+}
+
+/// C++'s `std::vector`, as libstdc++ lays it out.
+#[repr(C)]
+struct CppVector<T> {
+    begin: *const T,
+    end: *const T,
+    capacity: *const T,
+}
+
+impl<T> CppVector<T> {
+    fn of(items: &[T]) -> Self {
+        let range = items.as_ptr_range();
+        CppVector { begin: range.start, end: range.end, capacity: range.end }
+    }
+}
+
+/// DRY with breakers given as tokens, which llama.cpp offers to its own tests only.
+#[test]
+fn dry_agrees_with_llama_cpp() {
+    type Init = unsafe extern "C" fn(f32, f32, i32, i32, *const CppVector<CppVector<i32>>) -> Smpl;
+    let theirs = reference();
+    // SAFETY: the type is that of the function in llama.cpp's source.
+    let init: Init = *unsafe {
+        reference_library().get(b"_Z30llama_sampler_init_dry_testingffiiRKSt6vectorIS_IiSaIiEESaIS1_EE").unwrap()
+    };
+    let mut c = Choices(Mt19937::new(11));
+    for _ in 0..2000 {
+        let n_vocab = c.pick(&[2, 3, 5, 30]);
+        let tokens = |c: &mut Choices, n: usize| -> Vec<i32> { (0..n).map(|_| c.below(n_vocab) as i32).collect() };
+        let breakers: Vec<Vec<i32>> = (0..c.below(3))
+            .map(|_| {
+                let n = c.below(4);
+                tokens(&mut c, n)
+            })
+            .collect();
+        let params = DryParams {
+            multiplier: c.range(0.1, 2.0),
+            base: c.pick(&[1.0, 1.2, 1.75, 8.0]),
+            allowed_length: c.below(5) as i32 - 1,
+            last_n: c.pick(&[1, 5, 20, 1000]),
+        };
+        let cpp: Vec<_> = breakers.iter().map(|b| CppVector::of(b)).collect();
+        let mut a = dry(params, &breakers);
+        // SAFETY: read during the call only.
+        let b =
+            unsafe { init(params.multiplier, params.base, params.allowed_length, params.last_n, &CppVector::of(&cpp)) };
+        for _ in 0..c.below(80) {
+            let token = c.below(n_vocab) as i32;
+            a.accept(token);
+            // SAFETY: a live sampler.
+            unsafe { (theirs.accept)(b, token) };
+        }
+        let mut data: Vec<_> =
+            c.logits(n_vocab).into_iter().zip(0..).map(|(logit, id)| TokenData { id, logit, p: 0.0 }).collect();
+        if c.below(2) == 0 {
+            data.reverse();
+        }
+        let mut ours = data.clone();
+        a.apply(&mut Candidates::new(&mut ours));
+        let (reference, ..) = theirs.apply(b, &mut data);
+        assert_eq!(ours, reference, "{params:?} {breakers:?}");
+        // SAFETY: its last use.
+        unsafe { (theirs.free)(b) };
     }
 }

@@ -158,7 +158,7 @@ pub unsafe extern "C" fn llama_perf_sampler_print(chain: *const llama_sampler) {
         // SAFETY: the caller promises NULL or a sampler.
         let chain = unsafe { chain_ref(chain) }?;
         let t_sample_ms = chain.t_sample.as_secs_f64() * 1e3;
-        ::log::info!("llama_perf_sampler_print:    samplers time = {t_sample_ms:10.2} ms / {:5} runs", chain.n_sample);
+        log::info!("llama_perf_sampler_print:    samplers time = {t_sample_ms:10.2} ms / {:5} runs", chain.n_sample);
         Ok(())
     });
 }

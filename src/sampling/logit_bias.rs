@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 
+use super::by_token::ByToken;
 use super::disabled::disabled;
 use super::{Candidates, Sampler, Token};
 
@@ -17,11 +18,9 @@ pub struct LogitBias {
 
 const _: () = assert!(size_of::<LogitBias>() == 8);
 
+#[derive(Clone)]
 struct Bias {
-    /// By token; several for one token in the order given.
-    biases: Vec<LogitBias>,
-    /// Those whose token is not at its own index, for one call.
-    to_search: Vec<LogitBias>,
+    biases: ByToken<f32>,
 }
 
 /// Adds each bias to its token's logit. Several biases of one token add up while the candidates are in vocabulary
@@ -30,9 +29,11 @@ pub fn logit_bias(biases: &[LogitBias]) -> Box<dyn Sampler> {
     if biases.is_empty() {
         return disabled(c"?logit-bias");
     }
-    let mut biases = biases.to_vec();
-    biases.sort_by_key(|b| b.token);
-    Box::new(Bias { biases, to_search: Vec::new() })
+    let mut by_token = ByToken::new();
+    by_token.entries.extend(biases.iter().map(|b| (b.token, b.bias)));
+    // A stable sort: the biases of one token are added in the order given.
+    by_token.entries.sort_by_key(|e| e.0);
+    Box::new(Bias { biases: by_token })
 }
 
 impl Sampler for Bias {
@@ -41,26 +42,11 @@ impl Sampler for Bias {
     }
 
     fn apply(&mut self, candidates: &mut Candidates<'_>) {
-        self.to_search.clear();
-        for b in &self.biases {
-            match candidates.at_own_index(b.token) {
-                Some(c) => c.logit += b.bias,
-                None => self.to_search.push(*b),
-            }
-        }
-        self.to_search.dedup_by_key(|b| b.token);
-        if self.to_search.is_empty() {
-            return;
-        }
-        for c in candidates.data.iter_mut() {
-            if let Ok(i) = self.to_search.binary_search_by_key(&c.id, |b| b.token) {
-                c.logit += self.to_search[i].bias;
-            }
-        }
+        self.biases.for_candidates(candidates, |c, bias| c.logit += bias);
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {
-        logit_bias(&self.biases)
+        Box::new(self.clone())
     }
 }
 

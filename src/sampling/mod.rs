@@ -7,9 +7,11 @@
 //! which equal logits are left by sorting ([`sort`]).
 
 mod adaptive_p;
+mod by_token;
 mod chain;
 mod disabled;
 mod dist;
+mod dry;
 mod greedy;
 mod logit_bias;
 mod min_p;
@@ -31,6 +33,7 @@ use std::ffi::CStr;
 pub use adaptive_p::adaptive_p;
 pub use chain::Chain;
 pub use dist::dist;
+pub use dry::{DryParams, dry};
 pub use greedy::greedy;
 pub use logit_bias::{LogitBias, logit_bias};
 pub use min_p::min_p;
@@ -159,11 +162,6 @@ impl<'a> Candidates<'a> {
         for c in self.data.iter_mut() {
             c.p /= sum;
         }
-    }
-
-    /// The candidate for `token` if it stands at the index equal to its id, as all do until something reorders them.
-    fn at_own_index(&mut self, token: Token) -> Option<&mut TokenData> {
-        self.data.get_mut(usize::try_from(token).ok()?).filter(|c| c.id == token)
     }
 
     /// The highest logit; 0 without candidates. Trusts `sorted`.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::CStr;
 
+use super::by_token::ByToken;
 use super::disabled::disabled;
 use super::{Candidates, Sampler, Token, TokenData};
 
@@ -25,10 +26,8 @@ struct Penalties {
     last_n: usize,
     /// The last accepted tokens, oldest first. Grows with use: a caller may ask for a window of billions.
     history: VecDeque<Token>,
-    /// How often each token is in the history, by token.
-    counts: Vec<(Token, u32)>,
-    /// Counts whose token is not at its own index, for one call.
-    to_search: Vec<(Token, u32)>,
+    /// How often each token is in the history.
+    counts: ByToken<u32>,
 }
 
 /// Lowers the logits of the tokens among the last accepted ones. Cheap on a vocabulary in order; on other candidates
@@ -38,7 +37,7 @@ pub fn penalties(params: PenaltyParams) -> Box<dyn Sampler> {
     if last_n == 0 || (params.repeat == 1.0 && params.freq == 0.0 && params.present == 0.0) {
         return disabled(c"?penalties");
     }
-    Box::new(Penalties { params, last_n, history: VecDeque::new(), counts: Vec::new(), to_search: Vec::new() })
+    Box::new(Penalties { params, last_n, history: VecDeque::new(), counts: ByToken::new() })
 }
 
 impl PenaltyParams {
@@ -56,10 +55,11 @@ impl PenaltyParams {
 impl Penalties {
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.history.pop_front() else { return };
-        let Ok(i) = self.counts.binary_search_by_key(&oldest, |c| c.0) else { return };
-        self.counts[i].1 -= 1;
-        if self.counts[i].1 == 0 {
-            self.counts.remove(i);
+        let Ok(i) = self.counts.find(oldest) else { return };
+        let count = &mut self.counts.entries[i].1;
+        *count -= 1;
+        if *count == 0 {
+            self.counts.entries.remove(i);
         }
     }
 }
@@ -70,9 +70,9 @@ impl Sampler for Penalties {
     }
 
     fn accept(&mut self, token: Token) {
-        match self.counts.binary_search_by_key(&token, |c| c.0) {
-            Ok(i) => self.counts[i].1 += 1,
-            Err(i) => self.counts.insert(i, (token, 1)),
+        match self.counts.find(token) {
+            Ok(i) => self.counts.entries[i].1 += 1,
+            Err(i) => self.counts.entries.insert(i, (token, 1)),
         }
         self.history.push_back(token);
         if self.history.len() > self.last_n {
@@ -81,26 +81,14 @@ impl Sampler for Penalties {
     }
 
     fn apply(&mut self, candidates: &mut Candidates<'_>) {
-        self.to_search.clear();
-        for &(token, count) in &self.counts {
-            match candidates.at_own_index(token) {
-                Some(c) => self.params.penalize(c, count),
-                None => self.to_search.push((token, count)),
-            }
-        }
-        if !self.to_search.is_empty() {
-            for c in candidates.data.iter_mut() {
-                if let Ok(i) = self.to_search.binary_search_by_key(&c.id, |t| t.0) {
-                    self.params.penalize(c, self.to_search[i].1);
-                }
-            }
-        }
+        let params = self.params;
+        self.counts.for_candidates(candidates, |c, count| params.penalize(c, count));
         candidates.sorted = false;
     }
 
     fn reset(&mut self) {
         self.history.clear();
-        self.counts.clear();
+        self.counts.entries.clear();
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

@@ -2,7 +2,7 @@
 
 use super::{Needs, Part, Run, Worker};
 use crate::backend::cpu::attention::{AttentionTask, Common, KvView, Partial, finish};
-use crate::backend::cpu::elementwise::RotateHead;
+use crate::backend::cpu::elementwise::{RotateHead, hadamard};
 use crate::backend::cpu::memory::Tensor;
 use crate::backend::cpu::rows::FromFloat;
 use crate::backend::cpu::threads::Member;
@@ -236,7 +236,7 @@ impl Run<'_> {
         self.prepare(heads, token, out)
     }
 
-    /// `[norm] → [rope] → [scale]` of a head in place.
+    /// `[norm] → [rope] → [scale] → [hadamard]` of a head in place.
     fn prepare(&self, heads: &Heads, token: usize, row: &mut [f32]) -> Result<(), Error> {
         if let Some(id) = heads.norm {
             let mut head = [0.0; MAX_HEAD];
@@ -253,6 +253,10 @@ impl Run<'_> {
             for v in row {
                 *v *= scale;
             }
+        }
+        if let Some(id) = heads.hadamard {
+            let &Op::Hadamard { n } = self.op(id)?.0 else { return Err(self.unexpected(id)) };
+            x.chunks_exact_mut(n).for_each(hadamard);
         }
         Ok(())
     }

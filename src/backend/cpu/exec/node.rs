@@ -3,7 +3,7 @@
 use super::linear::takes_blocks;
 use super::{Needs, Part, Run, Worker, take_rows};
 use crate::backend::cpu::act::{QuantizeRow, X_BLOCK, XBlock};
-use crate::backend::cpu::elementwise::{BinaryRow, GluRow, RotateHead, SoftMaxRow, UnaryRow};
+use crate::backend::cpu::elementwise::{BinaryRow, GluRow, RotateHead, SoftMaxRow, UnaryRow, hadamard};
 use crate::backend::cpu::float_product::{FloatProduct, dot};
 use crate::backend::cpu::kernels::Kernel;
 use crate::backend::cpu::memory::Tensor;
@@ -49,6 +49,7 @@ impl Run<'_> {
             | Op::Norm(_)
             | Op::SoftMax { .. }
             | Op::Rope(_)
+            | Op::Hadamard { .. }
             | Op::Attention(_)
             | Op::Cont
             | Op::Concat { .. }
@@ -161,6 +162,10 @@ impl Run<'_> {
                 row_of(x, at, a, result);
                 let (rope, sin, cos) = self.ropes.of(id, at[1]).ok_or_else(missing)?;
                 self.isa.run(RotateHead { kind: rope.kind, sin, cos, x: result });
+            }
+            Op::Hadamard { n } => {
+                row_of(x, at, a, result);
+                result.chunks_exact_mut(n).for_each(hadamard);
             }
             Op::Cont => row_of(x, at, a, result),
             Op::Concat { dim } => {
