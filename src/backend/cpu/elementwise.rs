@@ -270,3 +270,19 @@ impl Kernel for SoftMaxRow<'_> {
         each(x, |v| v * inverse);
     }
 }
+
+/// The orthonormal Walsh-Hadamard transform in place, by butterflies; the length is a power of two.
+pub fn hadamard(x: &mut [f32]) {
+    let mut half = 1;
+    while half < x.len() {
+        for pair in x.chunks_exact_mut(2 * half) {
+            let (a, b) = pair.split_at_mut(half);
+            for (a, b) in a.iter_mut().zip(b) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half *= 2;
+    }
+    let scale = 1.0 / (x.len() as f32).sqrt();
+    x.iter_mut().for_each(|v| *v *= scale);
+}

@@ -250,13 +250,13 @@ impl Run<'_> {
         }
         if let Some(id) = heads.scale {
             let &Op::Scale { scale, .. } = self.op(id)?.0 else { return Err(self.unexpected(id)) };
-            for v in row {
+            for v in row.iter_mut() {
                 *v *= scale;
             }
         }
         if let Some(id) = heads.hadamard {
             let &Op::Hadamard { n } = self.op(id)?.0 else { return Err(self.unexpected(id)) };
-            x.chunks_exact_mut(n).for_each(hadamard);
+            row.chunks_exact_mut(n).for_each(hadamard);
         }
         Ok(())
     }
