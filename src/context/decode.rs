@@ -82,17 +82,8 @@ impl Context {
     fn place(&mut self) -> Result<()> {
         let memory = self.memory.as_mut().expect("only called with a memory");
         let work = &mut self.work;
-        let mut found = Err(Error::NoSlot { n_tokens: work.batch.n_tokens() });
-        for &split in memory.splits() {
-            found = work.ubatches.split(&work.batch, split, self.settings.n_ubatch as usize);
-            if found.is_ok() {
-                found = memory.reserve(work.ubatches.get().iter().map(Ubatch::placed), &mut work.reservation);
-            }
-            if !matches!(found, Err(Error::NoSlot { .. })) {
-                break;
-            }
-        }
-        found
+        let n_ubatch = self.settings.n_ubatch as usize;
+        work.ubatches.place(&work.batch, n_ubatch, memory, &mut work.reservation)
     }
 
     fn compute(&mut self) -> Result<()> {

@@ -56,9 +56,9 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// `size` empty cells for sequences `0..n_seq`, `n_seq` ≤ [`super::MAX_SEQ`].
-    pub fn new(size: u32, n_seq: usize) -> Result<Cells> {
-        let mut cells = Cells {
+    /// No cells yet, for sequences `0..n_seq`, `n_seq` ≤ [`super::MAX_SEQ`].
+    pub fn none(n_seq: usize) -> Cells {
+        Cells {
             pos: Vec::new(),
             shift: Vec::new(),
             seqs: Vec::new(),
@@ -66,8 +66,20 @@ impl Cells {
             n_used: 0,
             has_shift: false,
             by_seq: vec![SeqList::default(); n_seq],
-        };
-        cells.resize(size)?;
+        }
+    }
+
+    /// `size` empty cells for sequences `0..n_seq`; [`Error::Memory`] when they do not fit into memory.
+    pub fn new(size: u32, n_seq: usize) -> Result<Cells> {
+        let mut cells = Cells::none(n_seq);
+        let n = size as usize;
+        let reserved = cells
+            .pos
+            .try_reserve_exact(n)
+            .and_then(|()| cells.shift.try_reserve_exact(n))
+            .and_then(|()| cells.seqs.try_reserve_exact(n));
+        reserved.map_err(|e| Error::Memory(format!("the state of {size} KV cells: {e}")))?;
+        cells.resize(size);
         Ok(cells)
     }
 
@@ -83,13 +95,13 @@ impl Cells {
     }
 
     /// Empties every cell and changes their number.
-    pub fn resize(&mut self, size: u32) -> Result<()> {
+    pub fn resize(&mut self, size: u32) {
         let n = size as usize;
         self.clear();
-        resize(&mut self.pos, n, EMPTY)?;
-        resize(&mut self.shift, n, 0)?;
-        resize(&mut self.seqs, n, SeqSet::default())?;
-        resize(&mut self.used, n.div_ceil(64), 0)
+        self.pos.resize(n, EMPTY);
+        self.shift.resize(n, 0);
+        self.seqs.resize(n, SeqSet::default());
+        self.used.resize(n.div_ceil(64), 0);
     }
 
     /// The number of cells.
@@ -299,14 +311,6 @@ impl Cells {
         self.used[i / 64] &= !(1 << (i % 64));
         self.n_used -= 1;
     }
-}
-
-fn resize<T: Clone>(values: &mut Vec<T>, n: usize, value: T) -> Result<()> {
-    values
-        .try_reserve_exact(n.saturating_sub(values.len()))
-        .map_err(|_| Error::Memory(format!("the state of {n} KV cells")))?;
-    values.resize(n, value);
-    Ok(())
 }
 
 fn first(found: Option<u32>, cell: u32) -> Option<u32> {

@@ -12,7 +12,6 @@ use super::kv::KvCache;
 use super::seq::{MAX_SEQ, SeqSet, Tokens};
 use super::seq_list::SeqList;
 use super::window::{Direction, NonCausal, Window};
-use crate::Result;
 use crate::graph::{Mask, MaskRow};
 
 /// How to fill a mask.
@@ -42,33 +41,34 @@ impl KvCache {
 }
 
 /// Masks for models without a cache: the rows are the tokens of the ubatch. Kept to reuse its buffers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OwnRows {
-    cells: Option<Cells>,
+    cells: Cells,
+}
+
+impl Default for OwnRows {
+    fn default() -> Self {
+        OwnRows { cells: Cells::none(MAX_SEQ) }
+    }
 }
 
 impl OwnRows {
     /// Fills the mask of a ubatch whose tokens see each other when their first sequence is the same.
-    pub fn fill_mask(&mut self, mask: &mut Mask, tokens: Tokens, window: Window, rule: MaskRule) -> Result<()> {
+    pub fn fill_mask(&mut self, mask: &mut Mask, tokens: Tokens, window: Window, rule: MaskRule) {
         mask.clear();
-        let mut cells = match self.cells.take() {
-            Some(cells) => cells,
-            None => Cells::new(0, MAX_SEQ)?,
-        };
-        cells.resize(tokens.pos.len() as u32)?;
+        let cells = &mut self.cells;
+        cells.resize(tokens.pos.len() as u32);
         for (i, &pos) in tokens.pos.iter().enumerate() {
             cells.put(i as u32, pos, SeqSet::of(&tokens.seq_ids.get(i)[..1]));
         }
         let mut filler = Filler::new(tokens, window, rule);
         for i in 0..tokens.pos.len() {
-            filler.push_row(mask, i, &cells, 0);
+            filler.push_row(mask, i, cells, 0);
         }
         if rule.with_positions {
-            mask.kv_pos.extend(positions(&cells));
+            mask.kv_pos.extend(positions(cells));
             mask.q_pos.extend_from_slice(tokens.pos);
         }
-        self.cells = Some(cells);
-        Ok(())
     }
 }
 
