@@ -59,6 +59,7 @@ const HEADERS: [Header; 6] = [
             "sampler.rs",
             "sampler_chain.rs",
             "sampler_init.rs",
+            "sample.rs",
             "deprecated.rs",
         ],
         api: "LLAMA_API",
