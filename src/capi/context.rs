@@ -22,7 +22,9 @@ pub struct llama_context {
     /// Threads of the pools that are attached.
     pool_threads: [Option<i32>; 2],
     /// The sequences of the batch being decoded.
-    pub(super) seq_ids: SeqIds,
+    seq_ids: SeqIds,
+    /// What llama_sampler_sample chooses from, kept for its memory.
+    pub(super) candidates: Vec<llama_token_data>,
 }
 
 impl Tagged for llama_context {
@@ -140,6 +142,7 @@ pub unsafe extern "C" fn llama_init_from_model(
             n_threads: [params.n_threads, params.n_threads_batch],
             pool_threads: [None; 2],
             seq_ids: SeqIds::default(),
+            candidates: Vec::new(),
         }));
         // SAFETY: the box was made just above; nobody else knows it yet.
         unsafe {
@@ -244,7 +247,7 @@ pub unsafe extern "C" fn llama_get_model(ctx: *const llama_context) -> *const ll
 /// # Safety
 /// `ctx` must be NULL or a live context.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_get_memory(ctx: *const llama_context) -> *mut llama_memory_i {
+pub unsafe extern "C" fn llama_get_memory(ctx: *const llama_context) -> llama_memory_t {
     guard(std::ptr::null_mut(), || {
         // SAFETY: the caller promises NULL or a live context.
         let handle = unsafe { handle_ref(ctx) }?;

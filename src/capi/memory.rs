@@ -35,7 +35,7 @@ impl llama_memory_i {
 /// # Safety
 /// `mem` must be NULL or a live context's memory.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_memory_clear(mem: *mut llama_memory_i, data: bool) {
+pub unsafe extern "C" fn llama_memory_clear(mem: llama_memory_t, data: bool) {
     // SAFETY: the caller promises NULL or a live memory.
     unsafe { change(mem, (), |context| context.clear_memory(data)) }
 }
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn llama_memory_clear(mem: *mut llama_memory_i, data: bool
 /// `mem` must be NULL or a live context's memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_memory_seq_rm(
-    mem: *mut llama_memory_i,
+    mem: llama_memory_t,
     seq_id: llama_seq_id,
     p0: llama_pos,
     p1: llama_pos,
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn llama_memory_seq_rm(
 /// `mem` must be NULL or a live context's memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_memory_seq_cp(
-    mem: *mut llama_memory_i,
+    mem: llama_memory_t,
     seq_id_src: llama_seq_id,
     seq_id_dst: llama_seq_id,
     p0: llama_pos,
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn llama_memory_seq_cp(
 /// # Safety
 /// `mem` must be NULL or a live context's memory.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_memory_seq_keep(mem: *mut llama_memory_i, seq_id: llama_seq_id) {
+pub unsafe extern "C" fn llama_memory_seq_keep(mem: llama_memory_t, seq_id: llama_seq_id) {
     // SAFETY: the caller promises NULL or a live memory.
     unsafe { change(mem, (), |context| tokens(context, (), |memory| memory.seq_keep(seq_id))) }
 }
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn llama_memory_seq_keep(mem: *mut llama_memory_i, seq_id:
 /// `mem` must be NULL or a live context's memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_memory_seq_add(
-    mem: *mut llama_memory_i,
+    mem: llama_memory_t,
     seq_id: llama_seq_id,
     p0: llama_pos,
     p1: llama_pos,
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn llama_memory_seq_add(
 /// `mem` must be NULL or a live context's memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_memory_seq_div(
-    mem: *mut llama_memory_i,
+    mem: llama_memory_t,
     seq_id: llama_seq_id,
     p0: llama_pos,
     p1: llama_pos,
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn llama_memory_seq_div(
 /// # Safety
 /// `mem` must be NULL or a live context's memory.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_memory_seq_pos_min(mem: *mut llama_memory_i, seq_id: llama_seq_id) -> llama_pos {
+pub unsafe extern "C" fn llama_memory_seq_pos_min(mem: llama_memory_t, seq_id: llama_seq_id) -> llama_pos {
     // SAFETY: the caller promises NULL or a live memory.
     unsafe { change(mem, -1, |context| tokens(context, -1, |memory| Ok(memory.pos_min(seq_id).unwrap_or(-1)))) }
 }
@@ -136,7 +136,7 @@ pub unsafe extern "C" fn llama_memory_seq_pos_min(mem: *mut llama_memory_i, seq_
 /// # Safety
 /// `mem` must be NULL or a live context's memory.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_memory_seq_pos_max(mem: *mut llama_memory_i, seq_id: llama_seq_id) -> llama_pos {
+pub unsafe extern "C" fn llama_memory_seq_pos_max(mem: llama_memory_t, seq_id: llama_seq_id) -> llama_pos {
     // SAFETY: the caller promises NULL or a live memory.
     unsafe { change(mem, -1, |context| tokens(context, -1, |memory| Ok(memory.pos_max(seq_id).unwrap_or(-1)))) }
 }
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn llama_memory_seq_pos_max(mem: *mut llama_memory_i, seq_
 /// # Safety
 /// `mem` must be NULL or a live context's memory.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_memory_can_shift(mem: *mut llama_memory_i) -> bool {
+pub unsafe extern "C" fn llama_memory_can_shift(mem: llama_memory_t) -> bool {
     // SAFETY: the caller promises NULL or a live memory.
     unsafe { change(mem, false, |context| tokens(context, false, |memory| Ok(memory.can_shift()))) }
 }
@@ -155,7 +155,7 @@ pub unsafe extern "C" fn llama_memory_can_shift(mem: *mut llama_memory_i) -> boo
 ///
 /// # Safety
 /// `mem` must be NULL or a live context's memory.
-unsafe fn change<T: Copy>(mem: *mut llama_memory_i, default: T, op: impl FnOnce(&mut Context) -> Result<T>) -> T {
+unsafe fn change<T: Copy>(mem: llama_memory_t, default: T, op: impl FnOnce(&mut Context) -> Result<T>) -> T {
     if mem.is_null() {
         return default;
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::gguf::{LoadMode, Override, Source};
-use crate::model::{HParams, Model, ModelParams};
+use crate::model::{Model, ModelParams};
 use crate::{Error, Result};
 
 /// A loaded model, safe to share between threads. Contexts keep it alive after llama_model_free.

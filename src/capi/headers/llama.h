@@ -16,8 +16,6 @@
 #define LLAMA_DEFAULT_SEED 0xFFFFFFFF
 #define LLAMA_TOKEN_NULL -1
 
-typedef struct llama_memory_i *llama_memory_t;
-
 typedef struct llama_token_data llama_token_data;
 typedef struct llama_token_data_array llama_token_data_array;
 typedef struct llama_batch llama_batch;

@@ -11,6 +11,8 @@ pub type llama_pos = i32;
 pub type llama_token = i32;
 /// The number of a sequence within a context, from 0 to n_seq_max - 1.
 pub type llama_seq_id = i32;
+/// The memory of a context.
+pub type llama_memory_t = *mut llama_memory_i;
 /// What a sampler keeps for itself.
 pub type llama_sampler_context_t = *mut c_void;
 /// Is told how much of a model is loaded, from 0 to 1; returns false to cancel.

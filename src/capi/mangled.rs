@@ -1,0 +1,100 @@
+//! Functions with C++ names that llama.cpp's programs import beside llama.h. They stand in no header of ours.
+
+use std::ffi::c_int;
+
+use super::*;
+
+/// llama_model_n_expert(llama_model const*): how many experts a layer has, 0 when there are none.
+#[unsafe(export_name = "_Z20llama_model_n_expertPK11llama_model")]
+unsafe extern "C" fn llama_model_n_expert(model: *const llama_model) -> i32 {
+    guard(0, || {
+        // SAFETY: the caller promises NULL or a live model.
+        let hparams = &unsafe { handle_ref(model) }?.model.hparams;
+        Ok(hparams.as_ref().map_or(0, |hp| hp.n_expert as i32))
+    })
+}
+
+/// llama_model_n_devices(llama_model const*): how many GPUs hold parts of the model.
+#[unsafe(export_name = "_Z21llama_model_n_devicesPK11llama_model")]
+unsafe extern "C" fn llama_model_n_devices(model: *const llama_model) -> i32 {
+    // SAFETY: the caller promises NULL or a live model.
+    guard(0, || unsafe { handle_ref(model) }.map(|_| 0))
+}
+
+/// llama_model_get_device(llama_model const*, int): the GPU of that number, or NULL.
+#[unsafe(export_name = "_Z22llama_model_get_devicePK11llama_modeli")]
+unsafe extern "C" fn llama_model_get_device(model: *const llama_model, _i: c_int) -> ggml_backend_dev_t {
+    // SAFETY: the caller promises NULL or a live model.
+    guard(std::ptr::null_mut(), || unsafe { handle_ref(model) }.map(|_| std::ptr::null_mut()))
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod breakdown {
+    //! `llama_get_memory_breakdown`, which returns a std::map of libstdc++ by value.
+
+    use super::*;
+    use crate::Error;
+
+    /// What libstdc++ keeps at the front of every node of a map.
+    #[repr(C)]
+    struct NodeBase {
+        color: c_int,
+        parent: *mut NodeBase,
+        left: *mut NodeBase,
+        right: *mut NodeBase,
+    }
+
+    const RED: c_int = 0;
+    const BLACK: c_int = 1;
+
+    /// std::map: the (empty) comparison, the header node, the number of nodes.
+    #[repr(C)]
+    pub(super) struct Map {
+        compare: usize,
+        header: NodeBase,
+        count: usize,
+    }
+
+    /// A node of std::map<ggml_backend_buffer_type_t, llama_memory_breakdown_data>.
+    #[repr(C)]
+    struct Node {
+        base: NodeBase,
+        key: ggml_backend_buffer_type_t,
+        /// Bytes of weights, of the context, and of temporary results.
+        value: [usize; 3],
+    }
+
+    const _: () = assert!(size_of::<Map>() == 48 && size_of::<Node>() == 64);
+
+    /// llama_get_memory_breakdown(llama_context const*): bytes by kind of memory. The caller passes where the map goes.
+    #[unsafe(export_name = "_Z26llama_get_memory_breakdownPK13llama_context")]
+    unsafe extern "C" fn llama_get_memory_breakdown(map: *mut Map, ctx: *const llama_context) -> *mut Map {
+        // SAFETY: the calling convention gives memory for the result, which is written before anyone reads it.
+        unsafe {
+            let header = &raw mut (*map).header;
+            header.write(NodeBase { color: RED, parent: std::ptr::null_mut(), left: header, right: header });
+            (*map).compare = 0;
+            (*map).count = 0;
+        }
+        guard((), || {
+            // SAFETY: the caller promises NULL or a live context.
+            let context = unsafe { handle_ref(ctx) }?.context()?;
+            let value = [context.model().size() as usize, context.state_size(), 0];
+            // SAFETY: the map was made empty above; its destructor frees nodes as operator new's memory, which is malloc's.
+            unsafe {
+                let node: *mut Node = libc::malloc(size_of::<Node>()).cast();
+                if node.is_null() {
+                    return Err(Error::Memory("a node of a map".into()));
+                }
+                let header = &raw mut (*map).header;
+                let none = std::ptr::null_mut();
+                let base = NodeBase { color: BLACK, parent: header, left: none, right: none };
+                node.write(Node { base, key: ggml_backend_cpu_buffer_type(), value });
+                header.write(NodeBase { color: RED, parent: node.cast(), left: node.cast(), right: node.cast() });
+                (*map).count = 1;
+            }
+            Ok(())
+        });
+        map
+    }
+}
