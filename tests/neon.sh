@@ -1,5 +1,5 @@
 #!/bin/bash
-# neon.sh [FILTER...]: runs the crate's unit tests for 64-bit ARM under qemu-user; by default those of the CPU kernels and
+# neon.sh [FILTER...]: runs the crate's unit tests for 64-bit ARM under qemu-user; by default those of the backends and
 # the formats. Called by `make test-neon`.
 #
 # The compiler is Debian's rustc-web, whose standard library comes for arm64 too. It is unpacked in the cache, not
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 cache=${INFER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/infer}
 root=$cache/rust-arm64
 filters=("$@")
-[ ${#filters[@]} -gt 0 ] || filters=(backend::cpu quant)
+[ ${#filters[@]} -gt 0 ] || filters=(backend quant)
 
 fetch_compiler() {
     local work
@@ -60,4 +60,9 @@ chmod +x target/neon/rustc
 export RUSTC=$PWD/target/neon/rustc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
-cargo test --locked --lib --target aarch64-unknown-linux-gnu --target-dir target/neon -- "${filters[@]}"
+cargo test --locked --lib --target aarch64-unknown-linux-gnu --target-dir target/neon -- "${filters[@]}" |
+    tee target/neon/output
+if grep -q '^running 0 tests' target/neon/output; then
+    echo "error: no test matches: ${filters[*]}" >&2
+    exit 1
+fi
