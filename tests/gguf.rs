@@ -168,6 +168,7 @@ fn getters_expect_types_as_llama_cpp_does() {
 fn overrides_count_where_their_kind_fits() {
     let mut gguf = Gguf::from_bytes(&serialized(&sample())).unwrap();
     gguf.set_override("u32", Override::Int(7));
+    gguf.set_override("u32", Override::Int(8));
     gguf.set_override("f32", Override::Float(0.25));
     gguf.set_override("yes", Override::Bool(false));
     gguf.set_override("general.architecture", Override::String("gemma3".into()));

@@ -261,9 +261,9 @@ impl Gguf {
         self.find_vec(key)
     }
 
-    /// Sets `value` over the file's value of `key` for [`Gguf::find`] and what builds on it.
+    /// Sets `value` over the file's value of `key` for [`Gguf::find`] and what builds on it. The first one of a key counts.
     pub fn set_override(&mut self, key: impl Into<String>, value: Override) {
-        self.overrides.insert(key.into(), value);
+        self.overrides.entry(key.into()).or_insert(value);
     }
 
     /// Sets or replaces a value. `general.alignment` must be a u32 and a power of two, and moves the tensors.

@@ -286,6 +286,7 @@ impl Override {
     }
 }
 
+// The types differ in the variant that holds them, which a generic cannot name.
 macro_rules! scalar {
     ($rust:ty, $variant:ident, $kind:ident, [$($accepts:ident),*]) => {
         impl Element for $rust {
