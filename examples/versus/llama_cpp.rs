@@ -127,14 +127,13 @@ impl Session<'_> {
         let mut token = tokens.to_vec();
         let mut marks = vec![i8::from(all); tokens.len()];
         *marks.last_mut().ok_or("no tokens")? = 1;
-        let null = std::ptr::null_mut();
         let batch = Batch {
             n_tokens: tokens.len() as i32,
             token: token.as_mut_ptr(),
-            embd: null.cast(),
-            pos: null.cast(),
-            n_seq_id: null.cast(),
-            seq_id: null.cast(),
+            embd: std::ptr::null_mut(),
+            pos: std::ptr::null_mut(),
+            n_seq_id: std::ptr::null_mut(),
+            seq_id: std::ptr::null_mut(),
             logits: marks.as_mut_ptr(),
         };
         // SAFETY: the prototype is that of llama.h; the arrays have n_tokens entries and outlive the call.
