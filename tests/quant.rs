@@ -40,14 +40,14 @@ impl Reference {
     }
 
     /// Conversion to f32, from the table or, as for q8_K, by its symbol.
-    fn to_float_of(&self, f: &Format) -> Option<unsafe extern "C" fn(*const c_void, *mut f32, i64)> {
+    fn dequantizer(&self, f: &Format) -> Option<unsafe extern "C" fn(*const c_void, *mut f32, i64)> {
         // SAFETY: the symbol has this type in ggml-quants.h.
         let symbol = || unsafe { self.0.get(format!("dequantize_row_{}", f.name).as_bytes()).ok().map(|s| *s) };
         self.traits(f.dtype).to_float.or_else(symbol)
     }
 
     /// Conversion from f32, likewise.
-    fn from_float_of(&self, f: &Format) -> Option<unsafe extern "C" fn(*const f32, *mut c_void, i64)> {
+    fn quantizer(&self, f: &Format) -> Option<unsafe extern "C" fn(*const f32, *mut c_void, i64)> {
         // SAFETY: the symbol has this type in ggml-quants.h.
         let symbol = || unsafe { self.0.get(format!("quantize_row_{}_ref", f.name).as_bytes()).ok().map(|s| *s) };
         self.traits(f.dtype).from_float_ref.or_else(symbol)
@@ -148,7 +148,7 @@ fn dequantization_equals_llama_cpp() {
     let reference = Reference::open();
     let mut n_checked = 0;
     for f in &FORMATS {
-        let Some(to_float) = reference.to_float_of(f) else { continue };
+        let Some(to_float) = reference.dequantizer(f) else { continue };
         let (bytes, y) = dequantized(f).unwrap_or_else(|| panic!("{} cannot be dequantized", f.name));
         let mut expected = vec![0.0; y.len()];
         // SAFETY: both buffers hold whole blocks for `y.len()` elements.
@@ -167,7 +167,7 @@ fn quantization_equals_llama_cpp() {
     let reference = Reference::open();
     let mut n_checked = 0;
     for f in &FORMATS {
-        let (Some(from_float), Some((x, bytes))) = (reference.from_float_of(f), quantized(f)) else {
+        let (Some(from_float), Some((x, bytes))) = (reference.quantizer(f), quantized(f)) else {
             continue;
         };
         let mut expected = vec![0u8; bytes.len()];
