@@ -98,7 +98,7 @@ LIBCLANG = $(firstword $(wildcard /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/li
 
 headers: ## Write include/*.h and the list of exported names anew from src/capi (the tests compare them)
 	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev
-	UPDATE_HEADERS=1 UPDATE_EXPORTS=1 $(CARGO) test --locked --test headers --test symbols
+	UPDATE_HEADERS=1 UPDATE_SYMBOLS=1 $(CARGO) test --locked --test headers --test symbols
 
 lint: ## Check the format and the lints
 	$(CARGO) fmt --check
