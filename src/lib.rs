@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod capi;
+pub mod chat;
 pub mod context;
 pub mod error;
 pub mod gguf;

@@ -1,11 +1,12 @@
 //! Tokenizers against llama.cpp's answers: upstream's own cases (`.inp`/`.out` beside each vocabulary), and for each of
-//! 22 vocabularies 2000 generated strings and all attributes, of which tests/data/tokenizers.txt holds hashes.
+//! 22 vocabularies 2000 generated strings and all attributes, of which tests/data/tokenizers.txt holds hashes; and every
+//! pre-tokenizer, of whose answers tests/data/pretokenizers.txt holds hashes. tests/vocab.rs tests the rest.
 //!
 //! Needs the files that `make test-data` fetches into target/test-data (or $INFER_TEST_DATA).
 
 use std::path::{Path, PathBuf};
 
-use infer::gguf::{Gguf, GgufFiles, LoadOptions, Source};
+use infer::gguf::{Array, Gguf, GgufFiles, LoadOptions, Source, Value};
 use infer::vocab::{Token, Vocab};
 
 const N_STRINGS: usize = 2000;
@@ -39,8 +40,8 @@ fn vocabulary(name: &str) -> Vocab {
         "test-type7" => {
             let mut meta = Gguf::new();
             meta.set("tokenizer.ggml.model", "test").unwrap();
-            let tokens = infer::gguf::Array::strings((0..128).map(|i| format!("tok_{i}")));
-            meta.set("tokenizer.ggml.tokens", infer::gguf::Value::Array(tokens)).unwrap();
+            let tokens = Array::strings((0..128).map(|i| format!("tok_{i}")));
+            meta.set("tokenizer.ggml.tokens", Value::Array(tokens)).unwrap();
             Vocab::load(&meta).unwrap()
         }
         other => load(&test_data(&format!("llama.cpp/models/ggml-vocab-{other}.gguf"))),
@@ -92,6 +93,66 @@ fn generated_strings() {
         }
     }
     assert!(wrong.is_empty(), "{} answers differ from llama.cpp's:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Every pre-tokenizer, seen through a vocabulary in which any two neighbours within a word join.
+#[test]
+fn pretokenizers() {
+    const N_STRINGS: usize = 400;
+    let golden = include_str!("data/pretokenizers.txt").lines().filter(|line| !line.starts_with('#'));
+    let bytes = pairs_of((0..244).map(gpt2_char).collect(), Vec::new());
+    let raw_chars = (33..127).map(char::from).chain("▁é中文日本\n".chars()).collect();
+    let raw = pairs_of(raw_chars, (0..256).map(|byte| format!("<0x{byte:02X}>")).collect());
+    let mut wrong = Vec::new();
+    for (pre, want) in golden.filter_map(|line| line.split_once(' ')) {
+        let is_raw = ["gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace"].contains(&pre);
+        let mut meta = if is_raw { raw.clone() } else { bytes.clone() };
+        meta.set("tokenizer.ggml.model", if pre == "whitespace" { "whitespace" } else { "gpt2" }).unwrap();
+        meta.set("tokenizer.ggml.pre", pre).unwrap();
+        let vocab = Vocab::load(&meta).unwrap();
+        let answers = (0..N_STRINGS).map(|i| answer(&vocab, i));
+        let hash =
+            answers.fold(fnv(FNV, format!("{}\n", describe(&vocab)).as_bytes()), |hash, a| fnv(hash, a.as_bytes()));
+        if format!("{hash:08x}") != want {
+            wrong.push(pre);
+        }
+    }
+    assert!(wrong.is_empty(), "these cut text otherwise than llama.cpp does: {wrong:?}");
+}
+
+/// The character that GPT-2 vocabularies write for a byte.
+fn gpt2_char(byte: u8) -> char {
+    let prints = |b: &u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    if prints(&byte) {
+        return char::from(byte);
+    }
+    let n_before = (0..byte).filter(|b| !prints(b)).count() as u32;
+    char::from_u32(0x100 + n_before).unwrap()
+}
+
+/// A BPE vocabulary of single characters and all pairs of them, which join in a fixed shuffled order.
+fn pairs_of(chars: Vec<char>, mut tokens: Vec<String>) -> Gguf {
+    const STRIDE: usize = 40507;
+    let (n, n_bytes) = (chars.len(), tokens.len());
+    tokens.extend(chars.iter().map(char::to_string));
+    let mut merges = Vec::new();
+    for i in 0..n * n {
+        let (left, right) = (chars[i * STRIDE % (n * n) / n], chars[i * STRIDE % (n * n) % n]);
+        merges.push(format!("{left} {right}"));
+        tokens.push(format!("{left}{right}"));
+    }
+    tokens.push("<|endoftext|>".to_string());
+    let last = tokens.len() as u32 - 1;
+    let mut types = vec![1; tokens.len()];
+    types[..n_bytes].fill(6);
+    types[last as usize] = 3;
+    let mut meta = Gguf::new();
+    meta.set("tokenizer.ggml.tokens", Value::Array(Array::strings(&tokens))).unwrap();
+    meta.set("tokenizer.ggml.merges", Value::Array(Array::strings(&merges))).unwrap();
+    meta.set("tokenizer.ggml.token_type", types.as_slice()).unwrap();
+    meta.set("tokenizer.ggml.bos_token_id", last).unwrap();
+    meta.set("tokenizer.ggml.eos_token_id", last).unwrap();
+    meta
 }
 
 /// Special tokens, options, and a hash over all texts, scores, attributes and pieces.
@@ -164,7 +225,7 @@ impl Random {
         &list[self.below(list.len())]
     }
 
-    /// A character of one of the first `n` areas, among the first `limit` of that area.
+    /// A character of an area.
     fn character(&mut self, &(first, last): &(u32, u32)) -> u32 {
         first + self.below((last - first + 1) as usize) as u32
     }
