@@ -16,5 +16,6 @@ pub mod quant;
 pub mod sampling;
 pub mod tensor;
 pub mod vocab;
+pub mod chat;
 
 pub use error::{Error, Result};
