@@ -22,6 +22,9 @@
 #define LLAMA_DEFAULT_SEED 0xFFFFFFFF
 #define LLAMA_TOKEN_NULL -1
 
+// The largest number of enum llama_rope_scaling_type.
+enum { LLAMA_ROPE_SCALING_TYPE_MAX_VALUE = 3 };
+
 struct llama_sampler;
 typedef struct llama_token_data llama_token_data;
 typedef struct llama_token_data_array llama_token_data_array;
@@ -506,6 +509,14 @@ struct llama_perf_context_data {
     int32_t n_eval;
     // How often a graph was used again.
     int32_t n_reused;
+};
+
+// A message of a conversation.
+struct llama_chat_message {
+    // Who speaks, as the template calls them: "system", "user", "assistant".
+    const char *role;
+    // What is said.
+    const char *content;
 };
 
 // How to set up a sampler chain.
@@ -1496,6 +1507,33 @@ LLAMA_API void llama_perf_context_print(const struct llama_context *ctx);
 // Safety:
 // `ctx` must be NULL or a live context.
 LLAMA_API void llama_perf_context_reset(struct llama_context *ctx);
+
+// Writes a conversation as the text that a model was trained on.
+//
+// `tmpl` is a name that llama_chat_builtin_templates lists, or a model's own template (see llama_model_chat_template) if
+// that is recognized as one of them; NULL means "chatml". With `add_ass` the text ends where the assistant's answer
+// begins. Returns the length of the text, of which `buf` gets the first `length` bytes, with a NUL after them if there is
+// room; or -1 when the template is unknown.
+//
+// Safety:
+// `tmpl` must be NULL or a NUL-terminated string, `chat` point to `n_msg` messages of NUL-terminated strings, `buf` be
+// NULL or of `length` writable bytes.
+LLAMA_API
+int32_t llama_chat_apply_template(const char *tmpl,
+                                  const struct llama_chat_message *chat,
+                                  size_t n_msg,
+                                  bool add_ass,
+                                  char *buf,
+                                  int32_t length);
+
+// Lists the names of the built-in chat templates: the first `len` go to `output`. Returns how many there are. The strings
+// live as long as the library.
+//
+// Safety:
+// `output` must be NULL or have room for `len` pointers.
+LLAMA_API
+int32_t llama_chat_builtin_templates(const char **output,
+                                     size_t len);
 
 // Makes a sampler of your own from its functions and what it keeps.
 //

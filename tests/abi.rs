@@ -56,17 +56,16 @@ fn structs_have_the_layout_of_the_interface() {
             let field = captures(line, r"^  \+(\d+)\s+(?:\(anonymous union\) .*|(\w+): (.*))$").remove(0);
             let [offset, field, ty] = &field[..] else { unreachable!() };
             let field = match field.as_str() {
-                "" => "__bindgen_anon_1",
+                // bindgen tells nothing of anonymous unions; tests/border.c checks where they are.
+                "" => continue,
                 "type" => "type_",
                 "async" => "async_",
                 other => other,
             };
             let found = number(&format!(r#"\["Offsetoffield:{name}::{field}"\]\[[^-]*-(\d+)usize\]"#));
             assert_eq!(found.as_ref(), Some(offset), "offset of {name}.{field}");
-            if field != "__bindgen_anon_1" {
-                let declared = format!("pub{field}:{},", rust_type(ty));
-                assert!(body.contains(&declared), "{name}: expected {declared} in {body}");
-            }
+            let declared = format!("pub{field}:{},", rust_type(ty));
+            assert!(body.contains(&declared), "{name}: expected {declared} in {body}");
         }
     }
     assert!(n > 20, "bindgen found {n} of the structs");
