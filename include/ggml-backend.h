@@ -5,8 +5,6 @@
 #include "ggml.h"
 
 
-#pragma once
-
 // What a device is.
 enum ggml_backend_dev_type {
     GGML_BACKEND_DEVICE_TYPE_CPU = 0,

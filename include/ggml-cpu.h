@@ -5,8 +5,6 @@
 #include "ggml.h"
 
 
-#pragma once
-
 // How memory is spread over NUMA nodes.
 enum ggml_numa_strategy {
     GGML_NUMA_STRATEGY_DISABLED = 0,

@@ -44,11 +44,6 @@ GGML_API void ggml_abort(const char *file, int line, const char *fmt, ...) __att
 #define GGML_ASSERT(x) if (!(x)) GGML_ABORT("GGML_ASSERT(%s) failed", #x)
 
 
-#pragma once
-
-// The most threads of a pool.
-#define GGML_MAX_N_THREADS 512
-
 // How the elements of a tensor are stored.
 enum ggml_type {
     GGML_TYPE_F32 = 0,
@@ -223,6 +218,12 @@ enum ggml_log_level {
     GGML_LOG_LEVEL_CONT = 5,
 };
 
+// A piece of memory that a device can use.
+struct ggml_backend_buffer;
+
+// A compute graph.
+struct ggml_cgraph;
+
 // Tensors, and the memory of their elements.
 struct ggml_context;
 
@@ -265,11 +266,6 @@ struct ggml_init_params {
     bool no_alloc;
 };
 
-// A piece of memory that a device can use.
-struct ggml_backend_buffer {
-    uint8_t _private[0];
-};
-
 // A tensor of up to four dimensions, `ne[0]` the fastest.
 struct ggml_tensor {
     // How elements are stored.
@@ -310,11 +306,6 @@ typedef bool (*ggml_abort_callback)(void *data);
 
 // A set of threads that a context computes with.
 typedef struct ggml_threadpool *ggml_threadpool_t;
-
-// A compute graph.
-struct ggml_cgraph {
-    uint8_t _private[0];
-};
 
 #ifdef __cplusplus
 extern "C" {

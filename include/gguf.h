@@ -5,8 +5,6 @@
 #include "ggml.h"
 
 
-#pragma once
-
 // The type of a value in a GGUF file.
 enum gguf_type {
     GGUF_TYPE_UINT8 = 0,

@@ -7,8 +7,6 @@
 #endif
 
 
-#pragma once
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus

@@ -17,9 +17,15 @@
 #define LLAMA_API __attribute__((visibility("default")))
 #endif
 
+#define LLAMA_DEPRECATED(note) __attribute__((deprecated(note)))
+
 #define LLAMA_DEFAULT_SEED 0xFFFFFFFF
 #define LLAMA_TOKEN_NULL -1
 
+// The largest number of enum llama_rope_scaling_type.
+enum { LLAMA_ROPE_SCALING_TYPE_MAX_VALUE = 3 };
+
+struct llama_sampler;
 typedef struct llama_token_data llama_token_data;
 typedef struct llama_token_data_array llama_token_data_array;
 typedef struct llama_batch llama_batch;
@@ -50,8 +56,6 @@ struct llama_model_kv_override {
     };
 };
 
-
-#pragma once
 
 // What the weights of a file mostly are.
 enum llama_ftype {
@@ -266,7 +270,7 @@ struct llama_model_params {
     // Passed to progress_callback.
     void *progress_callback_user_data;
     // Metadata to use instead of the file's, ended by an empty key; NULL: none.
-    const llama_model_kv_override *kv_overrides;
+    const struct llama_model_kv_override *kv_overrides;
     // Load only the vocabulary and metadata.
     bool vocab_only;
     // Check that the weights hold valid numbers.
@@ -324,35 +328,37 @@ struct llama_sampler_data {
 // What a sampler does: implement this for a sampler of your own.
 struct llama_sampler_i {
     // The sampler's name; may be NULL.
-    const char *(*name)(const struct llama_sampler*);
+    const char *(*name)(const struct llama_sampler *smpl);
     // Is told which token was chosen; may be NULL.
-    void (*accept)(struct llama_sampler*, llama_token);
+    void (*accept)(struct llama_sampler *smpl, llama_token token);
     // Changes the candidates; must be set.
-    void (*apply)(struct llama_sampler*, struct llama_token_data_array*);
+    void (*apply)(struct llama_sampler *smpl, struct llama_token_data_array *cur_p);
     // Forgets what was accepted; may be NULL.
-    void (*reset)(struct llama_sampler*);
+    void (*reset)(struct llama_sampler *smpl);
     // Makes a copy; may be NULL when ctx is NULL.
-    struct llama_sampler *(*clone)(const struct llama_sampler*);
+    struct llama_sampler *(*clone)(const struct llama_sampler *smpl);
     // Frees ctx; may be NULL when ctx is NULL.
-    void (*free)(struct llama_sampler*);
+    void (*free)(struct llama_sampler *smpl);
     // Whether the sampler can run inside the graph; may be NULL.
-    bool (*backend_init)(struct llama_sampler*, ggml_backend_buffer_type_t, uint32_t);
+    bool (*backend_init)(struct llama_sampler *smpl,
+                         ggml_backend_buffer_type_t buft,
+                         uint32_t n_outputs_max_per_seq);
     // Adds the acceptance to a graph; may be NULL.
-    void (*backend_accept)(struct llama_sampler*,
-                           struct ggml_context*,
-                           struct ggml_cgraph*,
-                           struct ggml_tensor*);
+    void (*backend_accept)(struct llama_sampler *smpl,
+                           struct ggml_context *ctx,
+                           struct ggml_cgraph *gf,
+                           struct ggml_tensor *selected_token);
     // Adds the sampler to a graph; may be NULL.
-    void (*backend_apply)(struct llama_sampler*,
-                          struct ggml_context*,
-                          struct ggml_cgraph*,
-                          struct llama_sampler_data*);
+    void (*backend_apply)(struct llama_sampler *smpl,
+                          struct ggml_context *ctx,
+                          struct ggml_cgraph *gf,
+                          struct llama_sampler_data *data);
     // Sets the graph's inputs; may be NULL.
-    void (*backend_set_input)(struct llama_sampler*);
+    void (*backend_set_input)(struct llama_sampler *smpl);
     // Forgets the graph; may be NULL.
-    void (*backend_reset)(struct llama_sampler*);
+    void (*backend_reset)(struct llama_sampler *smpl);
     // Copies what changes from one sampler to another of the same kind; may be NULL.
-    void (*copy_state)(const struct llama_sampler*, struct llama_sampler*);
+    void (*copy_state)(const struct llama_sampler *src, struct llama_sampler *dst);
 };
 
 // What a sampler keeps for itself.
@@ -503,6 +509,14 @@ struct llama_perf_context_data {
     int32_t n_eval;
     // How often a graph was used again.
     int32_t n_reused;
+};
+
+// A message of a conversation.
+struct llama_chat_message {
+    // Who speaks, as the template calls them: "system", "user", "assistant".
+    const char *role;
+    // What is said.
+    const char *content;
 };
 
 // How to set up a sampler chain.
@@ -1493,6 +1507,33 @@ LLAMA_API void llama_perf_context_print(const struct llama_context *ctx);
 // Safety:
 // `ctx` must be NULL or a live context.
 LLAMA_API void llama_perf_context_reset(struct llama_context *ctx);
+
+// Writes a conversation as the text that a model was trained on.
+//
+// `tmpl` is a name that llama_chat_builtin_templates lists, or a model's own template (see llama_model_chat_template) if
+// that is recognized as one of them; NULL means "chatml". With `add_ass` the text ends where the assistant's answer
+// begins. Returns the length of the text, of which `buf` gets the first `length` bytes, with a NUL after them if there is
+// room; or -1 when the template is unknown.
+//
+// Safety:
+// `tmpl` must be NULL or a NUL-terminated string, `chat` point to `n_msg` messages of NUL-terminated strings, `buf` be
+// NULL or of `length` writable bytes.
+LLAMA_API
+int32_t llama_chat_apply_template(const char *tmpl,
+                                  const struct llama_chat_message *chat,
+                                  size_t n_msg,
+                                  bool add_ass,
+                                  char *buf,
+                                  int32_t length);
+
+// Lists the names of the built-in chat templates: the first `len` go to `output`. Returns how many there are. The strings
+// live as long as the library.
+//
+// Safety:
+// `output` must be NULL or have room for `len` pointers.
+LLAMA_API
+int32_t llama_chat_builtin_templates(const char **output,
+                                     size_t len);
 
 // Makes a sampler of your own from its functions and what it keeps.
 //

@@ -51,21 +51,21 @@ fn structs_have_the_layout_of_the_interface() {
         let align = number(&format!(r#"\["Alignmentof{name}"\]\[[^-]*-(\d+)usize\]"#));
         assert_eq!(align.as_ref(), Some(&head[2]), "alignment of {name}");
         let body = captures(&found, &format!(r"pubstruct{name}\{{([^}}]*)\}}")).remove(0).remove(0);
+        let body = format!("{},", without_names(&body));
         for line in lines.take_while(|line| line.starts_with("  +")) {
             let field = captures(line, r"^  \+(\d+)\s+(?:\(anonymous union\) .*|(\w+): (.*))$").remove(0);
             let [offset, field, ty] = &field[..] else { unreachable!() };
             let field = match field.as_str() {
-                "" => "__bindgen_anon_1",
+                // bindgen tells nothing of anonymous unions; tests/border.c checks where they are.
+                "" => continue,
                 "type" => "type_",
                 "async" => "async_",
                 other => other,
             };
             let found = number(&format!(r#"\["Offsetoffield:{name}::{field}"\]\[[^-]*-(\d+)usize\]"#));
             assert_eq!(found.as_ref(), Some(offset), "offset of {name}.{field}");
-            if field != "__bindgen_anon_1" {
-                let declared = format!("pub{field}:{},", rust_type(ty));
-                assert!(without_names(&body).contains(&declared), "{name}: expected {declared} in {body}");
-            }
+            let declared = format!("pub{field}:{},", rust_type(ty));
+            assert!(body.contains(&declared), "{name}: expected {declared} in {body}");
         }
     }
     assert!(n > 20, "bindgen found {n} of the structs");
@@ -119,7 +119,9 @@ fn root() -> &'static Path {
 }
 
 fn facts() -> String {
-    ["llama.txt", "ggml.txt"].map(|file| std::fs::read_to_string(root().join("tests/abi").join(file)).unwrap()).join("\n")
+    ["llama.txt", "ggml.txt"]
+        .map(|file| std::fs::read_to_string(root().join("tests/abi").join(file)).unwrap())
+        .join("\n")
 }
 
 /// What bindgen makes of all headers, without white space.
@@ -149,7 +151,7 @@ fn captures(text: &str, pattern: &str) -> Vec<Vec<String>> {
 
 /// Drops the names of arguments, and the comma after the last.
 fn without_names(args: &str) -> String {
-    let names = Regex::new(r"(^|[(,])(?!pub)\w+:(?!:)").unwrap();
+    let names = Regex::new(r"(^|[(,])(?!pub)\w+:").unwrap();
     names.replace_all(args, "$1").replace(",)", ")").trim_end_matches(',').to_string()
 }
 

@@ -56,6 +56,7 @@ const HEADERS: [Header; 6] = [
             "batch.rs",
             "batch_ext.rs",
             "outputs.rs",
+            "chat.rs",
             "sampler.rs",
             "sampler_chain.rs",
             "sampler_init.rs",
@@ -141,9 +142,11 @@ fn generate(header: &Header, kinds: &BTreeMap<String, (&'static str, &'static st
     config.function.prefix = Some(header.api.into());
     config.function.rename_args = RenameRule::None;
     config.export.include = header.extra.iter().map(|name| name.to_string()).collect();
-    // A type of another header is not known to cbindgen as what it is; `enum E` is what CEnum<E> becomes below.
+    // A type of another header or of the preamble is not known to cbindgen as what it is; `enum E` is what CEnum<E>
+    // becomes below.
     for (name, (home, kind)) in kinds {
-        if *home != header.name && *kind != "enum" {
+        let known = *home == header.name && !preamble.contains(&format!("{kind} {name} {{"));
+        if !known && *kind != "enum" {
             config.export.rename.insert(name.clone(), format!("{kind} {name}"));
         }
     }

@@ -186,7 +186,9 @@ pub(super) unsafe fn from_raw<'a>(batch: &llama_batch, n_embd: usize, seq_ids: &
         for (i, &list) in lists.iter().enumerate() {
             let n_seq = n_seq_id.map_or(Ok(1), |counts| non_negative(counts[i], "n_seq_id"))?;
             if n_seq > MAX_SEQ {
-                return Err(Error::argument(format!("token {i} is in {n_seq} sequences, at most {MAX_SEQ} are possible")));
+                return Err(Error::argument(format!(
+                    "token {i} is in {n_seq} sequences, at most {MAX_SEQ} are possible"
+                )));
             }
             // SAFETY: the caller promises n_seq_id[i] sequences.
             seq_ids.push(unsafe { array(list, n_seq, "seq_id[i]") }?);

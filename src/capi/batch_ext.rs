@@ -316,11 +316,7 @@ pub unsafe extern "C" fn llama_batch_ext_set_output_logits(batch: *mut llama_bat
 /// # Safety
 /// `batch` must be NULL or a live batch, `pos` be NULL or point to a position.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_batch_ext_set_pos(
-    batch: *mut llama_batch_ext,
-    idx: i32,
-    pos: *const llama_pos,
-) -> bool {
+pub unsafe extern "C" fn llama_batch_ext_set_pos(batch: *mut llama_batch_ext, idx: i32, pos: *const llama_pos) -> bool {
     guard(false, || {
         // SAFETY: the caller promises NULL or a live batch, and NULL or a position.
         let (batch, pos) = unsafe { (handle_mut(batch)?, *pos.as_ref().ok_or(Error::Null("pos"))?) };

@@ -10,7 +10,10 @@ use super::*;
 /// As for llama_model_load_from_file.
 #[deprecated(note = "use llama_model_load_from_file instead")]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_load_model_from_file(path_model: *const c_char, params: llama_model_params) -> *mut llama_model {
+pub unsafe extern "C" fn llama_load_model_from_file(
+    path_model: *const c_char,
+    params: llama_model_params,
+) -> *mut llama_model {
     // SAFETY: the caller promises what llama_model_load_from_file asks for.
     unsafe { llama_model_load_from_file(path_model, params) }
 }
@@ -32,7 +35,10 @@ pub unsafe extern "C" fn llama_free_model(model: *mut llama_model) {
 /// As for llama_init_from_model.
 #[deprecated(note = "use llama_init_from_model instead")]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_new_context_with_model(model: *mut llama_model, params: llama_context_params) -> *mut llama_context {
+pub unsafe extern "C" fn llama_new_context_with_model(
+    model: *mut llama_model,
+    params: llama_context_params,
+) -> *mut llama_context {
     // SAFETY: the caller promises what llama_init_from_model asks for.
     unsafe { llama_init_from_model(model, params) }
 }
@@ -120,7 +126,10 @@ pub unsafe extern "C" fn llama_token_get_score(vocab: *const llama_vocab, token:
 /// As for llama_vocab_get_attr.
 #[deprecated(note = "use llama_vocab_get_attr instead")]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_token_get_attr(vocab: *const llama_vocab, token: llama_token) -> CEnum<llama_token_attr> {
+pub unsafe extern "C" fn llama_token_get_attr(
+    vocab: *const llama_vocab,
+    token: llama_token,
+) -> CEnum<llama_token_attr> {
     // SAFETY: the caller promises what llama_vocab_get_attr asks for.
     unsafe { llama_vocab_get_attr(vocab, token) }
 }

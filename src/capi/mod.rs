@@ -7,6 +7,7 @@
 
 mod batch;
 mod batch_ext;
+mod chat;
 mod context;
 mod deprecated;
 mod device;
@@ -25,11 +26,11 @@ mod model_info;
 mod names;
 mod outputs;
 mod sample;
-mod tensor;
-mod threadpool;
 mod sampler;
 mod sampler_chain;
 mod sampler_init;
+mod tensor;
+mod threadpool;
 mod types;
 mod vocab;
 
@@ -43,9 +44,9 @@ pub(crate) use memory::*;
 pub(crate) use misc::*;
 pub(crate) use model::*;
 pub(crate) use model_info::*;
-pub(crate) use tensor::*;
-pub(crate) use threadpool::*;
 pub(crate) use sampler::*;
 pub(crate) use sampler_chain::*;
+pub(crate) use tensor::*;
+pub(crate) use threadpool::*;
 pub(crate) use types::*;
 pub(crate) use vocab::*;

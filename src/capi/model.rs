@@ -182,7 +182,11 @@ pub unsafe extern "C" fn llama_model_rope_type(model: *const llama_model) -> CEn
 ///
 /// # Safety
 /// The pointers in `params` must be NULL or as llama_model_params says.
-unsafe fn load(source: Source, splits: Vec<std::path::PathBuf>, params: &llama_model_params) -> Result<*mut llama_model> {
+unsafe fn load(
+    source: Source,
+    splits: Vec<std::path::PathBuf>,
+    params: &llama_model_params,
+) -> Result<*mut llama_model> {
     let mut progress = params.progress_callback.map(|callback| {
         let user_data = params.progress_callback_user_data;
         // SAFETY: the caller promises a callback that takes its user data.
@@ -249,7 +253,8 @@ unsafe fn overrides(list: *const llama_model_kv_override) -> Result<Vec<(String,
 /// The text in a fixed-size field.
 fn field_text(field: &[c_char; 128]) -> Result<String> {
     let bytes = field.map(|c| c as u8);
-    let text = CStr::from_bytes_until_nul(&bytes).map_err(|_| Error::argument("an override without a NUL at its end"))?;
+    let text =
+        CStr::from_bytes_until_nul(&bytes).map_err(|_| Error::argument("an override without a NUL at its end"))?;
     let text = text.to_str().map_err(|e| Error::argument(format!("an override that is not UTF-8: {e}")))?;
     Ok(text.to_owned())
 }

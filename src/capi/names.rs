@@ -1,53 +1,11 @@
 //! Names of constants, and the paths of split files.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, CString, c_char};
+use std::sync::LazyLock;
 
 use super::*;
 use crate::Error;
-
-/// Names of weight types, as llama_ftype_name gives them for a file that states its type; the second is for one whose
-/// type was guessed from its tensors.
-const FTYPES: [(llama_ftype, &CStr, &CStr); 36] = {
-    use llama_ftype::*;
-    [
-        (LLAMA_FTYPE_ALL_F32, c"all F32", c"(guessed) all F32"),
-        (LLAMA_FTYPE_MOSTLY_F16, c"F16", c"(guessed) F16"),
-        (LLAMA_FTYPE_MOSTLY_Q4_0, c"Q4_0", c"(guessed) Q4_0"),
-        (LLAMA_FTYPE_MOSTLY_Q4_1, c"Q4_1", c"(guessed) Q4_1"),
-        (LLAMA_FTYPE_MOSTLY_Q8_0, c"Q8_0", c"(guessed) Q8_0"),
-        (LLAMA_FTYPE_MOSTLY_Q5_0, c"Q5_0", c"(guessed) Q5_0"),
-        (LLAMA_FTYPE_MOSTLY_Q5_1, c"Q5_1", c"(guessed) Q5_1"),
-        (LLAMA_FTYPE_MOSTLY_Q2_K, c"Q2_K - Medium", c"(guessed) Q2_K - Medium"),
-        (LLAMA_FTYPE_MOSTLY_Q3_K_S, c"Q3_K - Small", c"(guessed) Q3_K - Small"),
-        (LLAMA_FTYPE_MOSTLY_Q3_K_M, c"Q3_K - Medium", c"(guessed) Q3_K - Medium"),
-        (LLAMA_FTYPE_MOSTLY_Q3_K_L, c"Q3_K - Large", c"(guessed) Q3_K - Large"),
-        (LLAMA_FTYPE_MOSTLY_Q4_K_S, c"Q4_K - Small", c"(guessed) Q4_K - Small"),
-        (LLAMA_FTYPE_MOSTLY_Q4_K_M, c"Q4_K - Medium", c"(guessed) Q4_K - Medium"),
-        (LLAMA_FTYPE_MOSTLY_Q5_K_S, c"Q5_K - Small", c"(guessed) Q5_K - Small"),
-        (LLAMA_FTYPE_MOSTLY_Q5_K_M, c"Q5_K - Medium", c"(guessed) Q5_K - Medium"),
-        (LLAMA_FTYPE_MOSTLY_Q6_K, c"Q6_K", c"(guessed) Q6_K"),
-        (LLAMA_FTYPE_MOSTLY_IQ2_XXS, c"IQ2_XXS - 2.0625 bpw", c"(guessed) IQ2_XXS - 2.0625 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ2_XS, c"IQ2_XS - 2.3125 bpw", c"(guessed) IQ2_XS - 2.3125 bpw"),
-        (LLAMA_FTYPE_MOSTLY_Q2_K_S, c"Q2_K - Small", c"(guessed) Q2_K - Small"),
-        (LLAMA_FTYPE_MOSTLY_IQ3_XS, c"IQ3_XS - 3.3 bpw", c"(guessed) IQ3_XS - 3.3 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ3_XXS, c"IQ3_XXS - 3.0625 bpw", c"(guessed) IQ3_XXS - 3.0625 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ1_S, c"IQ1_S - 1.5625 bpw", c"(guessed) IQ1_S - 1.5625 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ4_NL, c"IQ4_NL - 4.5 bpw", c"(guessed) IQ4_NL - 4.5 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ3_S, c"IQ3_S - 3.4375 bpw", c"(guessed) IQ3_S - 3.4375 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ3_M, c"IQ3_S mix - 3.66 bpw", c"(guessed) IQ3_S mix - 3.66 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ2_S, c"IQ2_S - 2.5 bpw", c"(guessed) IQ2_S - 2.5 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ2_M, c"IQ2_M - 2.7 bpw", c"(guessed) IQ2_M - 2.7 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ4_XS, c"IQ4_XS - 4.25 bpw", c"(guessed) IQ4_XS - 4.25 bpw"),
-        (LLAMA_FTYPE_MOSTLY_IQ1_M, c"IQ1_M - 1.75 bpw", c"(guessed) IQ1_M - 1.75 bpw"),
-        (LLAMA_FTYPE_MOSTLY_BF16, c"BF16", c"(guessed) BF16"),
-        (LLAMA_FTYPE_MOSTLY_TQ1_0, c"TQ1_0 - 1.69 bpw ternary", c"(guessed) TQ1_0 - 1.69 bpw ternary"),
-        (LLAMA_FTYPE_MOSTLY_TQ2_0, c"TQ2_0 - 2.06 bpw ternary", c"(guessed) TQ2_0 - 2.06 bpw ternary"),
-        (LLAMA_FTYPE_MOSTLY_MXFP4_MOE, c"MXFP4 MoE", c"(guessed) MXFP4 MoE"),
-        (LLAMA_FTYPE_MOSTLY_NVFP4, c"NVFP4", c"(guessed) NVFP4"),
-        (LLAMA_FTYPE_MOSTLY_Q1_0, c"Q1_0", c"(guessed) Q1_0"),
-        (LLAMA_FTYPE_MOSTLY_Q2_0, c"Q2_0", c"(guessed) Q2_0"),
-    ]
-};
+use crate::model::ftype;
 
 const LOAD_MODES: [(llama_load_mode, &CStr); 6] = {
     use llama_load_mode::*;
@@ -80,11 +38,14 @@ const META_KEYS: [&CStr; 12] = [
 /// LLAMA_FTYPE_GUESSED is added to it. The string lives as long as the library.
 #[unsafe(no_mangle)]
 pub extern "C" fn llama_ftype_name(ftype: CEnum<llama_ftype>) -> *const c_char {
-    let guessed = ftype.value() & llama_ftype::LLAMA_FTYPE_GUESSED as i32 != 0;
-    let plain = ftype.value() & !(llama_ftype::LLAMA_FTYPE_GUESSED as i32);
-    let unknown = (c"unknown, may not work", c"(guessed) unknown, may not work");
-    let (stated, guess) = FTYPES.iter().find(|row| row.0 as i32 == plain).map_or(unknown, |row| (row.1, row.2));
-    if guessed { guess.as_ptr() } else { stated.as_ptr() }
+    // Numbers from 0 on, one past the largest that has a name: there all others find their name too.
+    static NAMES: LazyLock<[Vec<CString>; 2]> = LazyLock::new(|| {
+        ["", "(guessed) "].map(|prefix| (0..=64).map(|n| logging::c_text(&format!("{prefix}{}", ftype::name(n)))).collect())
+    });
+    let guessed = ftype.value() & ftype::GUESSED as i32 != 0;
+    let names = &NAMES[usize::from(guessed)];
+    let plain = usize::try_from(ftype.value() & !(ftype::GUESSED as i32)).unwrap_or(usize::MAX);
+    names[plain.min(names.len() - 1)].as_ptr()
 }
 
 /// Returns "auto", "disabled" or "enabled"; NULL for any other value. The string lives as long as the library.

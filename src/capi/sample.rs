@@ -63,7 +63,8 @@ unsafe fn fill(ctx: *mut llama_context, idx: i32) -> Result<Vec<llama_token_data
 /// `array` must be as a sampler leaves it: `data` points to `size` candidates.
 unsafe fn selected(array: &llama_token_data_array) -> Result<llama_token> {
     let index = usize::try_from(array.selected).ok().filter(|&i| i < array.size && !array.data.is_null());
-    let index = index.ok_or_else(|| Error::argument("the sampler chose no token: end a chain with greedy, dist or alike"))?;
+    let index =
+        index.ok_or_else(|| Error::argument("the sampler chose no token: end a chain with greedy, dist or alike"))?;
     // SAFETY: index < size, and the caller promises that many candidates.
     Ok(unsafe { (*array.data.add(index)).id })
 }

@@ -5,6 +5,8 @@ use super::*;
 use crate::Error;
 
 /// The most threads of a pool.
+///
+/// cbindgen:ignore
 pub const GGML_MAX_N_THREADS: usize = 512;
 
 /// How many threads a context computes with, where and how. A context that it is attached to starts them; the pool

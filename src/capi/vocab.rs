@@ -4,9 +4,9 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use super::*;
-use crate::{Error, Result};
 use crate::model::Model;
 use crate::vocab::{Token, Vocab, VocabType};
+use crate::{Error, Result};
 
 /// A model's vocabulary. It belongs to the model, and all its functions may be called from any thread.
 pub struct llama_vocab {
@@ -100,7 +100,10 @@ pub unsafe extern "C" fn llama_vocab_get_score(vocab: *const llama_vocab, token:
 /// # Safety
 /// `vocab` must be NULL or a live vocabulary.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llama_vocab_get_attr(vocab: *const llama_vocab, token: llama_token) -> CEnum<llama_token_attr> {
+pub unsafe extern "C" fn llama_vocab_get_attr(
+    vocab: *const llama_vocab,
+    token: llama_token,
+) -> CEnum<llama_token_attr> {
     // SAFETY: the caller promises NULL or a live vocabulary.
     unsafe { ask(vocab, CEnum::from_int(0), |vocab| Ok(CEnum::from_int(vocab.attr(token)? as i32))) }
 }

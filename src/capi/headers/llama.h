@@ -13,9 +13,15 @@
 #define LLAMA_API __attribute__((visibility("default")))
 #endif
 
+#define LLAMA_DEPRECATED(note) __attribute__((deprecated(note)))
+
 #define LLAMA_DEFAULT_SEED 0xFFFFFFFF
 #define LLAMA_TOKEN_NULL -1
 
+// The largest number of enum llama_rope_scaling_type.
+enum { LLAMA_ROPE_SCALING_TYPE_MAX_VALUE = 3 };
+
+struct llama_sampler;
 typedef struct llama_token_data llama_token_data;
 typedef struct llama_token_data_array llama_token_data_array;
 typedef struct llama_batch llama_batch;

@@ -466,31 +466,49 @@ pub struct llama_sampler_data {
 #[derive(Clone, Copy)]
 pub struct llama_sampler_i {
     /// The sampler's name; may be NULL.
-    pub name: Option<unsafe extern "C" fn(*const llama_sampler) -> *const c_char>,
+    pub name: Option<unsafe extern "C" fn(smpl: *const llama_sampler) -> *const c_char>,
     /// Is told which token was chosen; may be NULL.
-    pub accept: Option<unsafe extern "C" fn(*mut llama_sampler, llama_token)>,
+    pub accept: Option<unsafe extern "C" fn(smpl: *mut llama_sampler, token: llama_token)>,
     /// Changes the candidates; must be set.
-    pub apply: Option<unsafe extern "C" fn(*mut llama_sampler, *mut llama_token_data_array)>,
+    pub apply: Option<unsafe extern "C" fn(smpl: *mut llama_sampler, cur_p: *mut llama_token_data_array)>,
     /// Forgets what was accepted; may be NULL.
-    pub reset: Option<unsafe extern "C" fn(*mut llama_sampler)>,
+    pub reset: Option<unsafe extern "C" fn(smpl: *mut llama_sampler)>,
     /// Makes a copy; may be NULL when ctx is NULL.
-    pub clone: Option<unsafe extern "C" fn(*const llama_sampler) -> *mut llama_sampler>,
+    pub clone: Option<unsafe extern "C" fn(smpl: *const llama_sampler) -> *mut llama_sampler>,
     /// Frees ctx; may be NULL when ctx is NULL.
-    pub free: Option<unsafe extern "C" fn(*mut llama_sampler)>,
+    pub free: Option<unsafe extern "C" fn(smpl: *mut llama_sampler)>,
     /// Whether the sampler can run inside the graph; may be NULL.
-    pub backend_init: Option<unsafe extern "C" fn(*mut llama_sampler, ggml_backend_buffer_type_t, u32) -> bool>,
+    pub backend_init: Option<
+        unsafe extern "C" fn(
+            smpl: *mut llama_sampler,
+            buft: ggml_backend_buffer_type_t,
+            n_outputs_max_per_seq: u32,
+        ) -> bool,
+    >,
     /// Adds the acceptance to a graph; may be NULL.
-    pub backend_accept:
-        Option<unsafe extern "C" fn(*mut llama_sampler, *mut ggml_context, *mut ggml_cgraph, *mut ggml_tensor)>,
+    pub backend_accept: Option<
+        unsafe extern "C" fn(
+            smpl: *mut llama_sampler,
+            ctx: *mut ggml_context,
+            gf: *mut ggml_cgraph,
+            selected_token: *mut ggml_tensor,
+        ),
+    >,
     /// Adds the sampler to a graph; may be NULL.
-    pub backend_apply:
-        Option<unsafe extern "C" fn(*mut llama_sampler, *mut ggml_context, *mut ggml_cgraph, *mut llama_sampler_data)>,
+    pub backend_apply: Option<
+        unsafe extern "C" fn(
+            smpl: *mut llama_sampler,
+            ctx: *mut ggml_context,
+            gf: *mut ggml_cgraph,
+            data: *mut llama_sampler_data,
+        ),
+    >,
     /// Sets the graph's inputs; may be NULL.
-    pub backend_set_input: Option<unsafe extern "C" fn(*mut llama_sampler)>,
+    pub backend_set_input: Option<unsafe extern "C" fn(smpl: *mut llama_sampler)>,
     /// Forgets the graph; may be NULL.
-    pub backend_reset: Option<unsafe extern "C" fn(*mut llama_sampler)>,
+    pub backend_reset: Option<unsafe extern "C" fn(smpl: *mut llama_sampler)>,
     /// Copies what changes from one sampler to another of the same kind; may be NULL.
-    pub copy_state: Option<unsafe extern "C" fn(*const llama_sampler, *mut llama_sampler)>,
+    pub copy_state: Option<unsafe extern "C" fn(src: *const llama_sampler, dst: *mut llama_sampler)>,
 }
 
 /// A sampler: its functions and what it keeps.

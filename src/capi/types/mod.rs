@@ -1,6 +1,8 @@
 //! The public structs, enums and callbacks of the C headers, one file per header. Field order, sizes and values are
 //! those of the pinned interface; tests/abi.rs checks them. Used by every file of the border.
 
+#![allow(dead_code)] // constants and members that only the headers need
+
 use std::ffi::c_int;
 use std::marker::PhantomData;
 

@@ -2,19 +2,16 @@
 //! of public structs.
 
 /// A compute graph.
-#[repr(C)]
 pub struct ggml_cgraph {
-    _private: [u8; 0],
+    _private: (),
 }
 
 /// A piece of memory that a device can use.
-#[repr(C)]
 pub struct ggml_backend_buffer {
-    _private: [u8; 0],
+    _private: (),
 }
 
 /// A stream of work on a device.
-#[repr(C)]
 pub struct ggml_backend {
-    _private: [u8; 0],
+    _private: (),
 }
