@@ -168,7 +168,7 @@ impl Builder {
         let (x, y) = (self.ne(a), self.ne(b));
         self.expect_f32(a)?;
         self.expect_f32(b)?;
-        if (0..4).any(|i| y[i] == 0 || x[i] % y[i] != 0) {
+        if (0..4).any(|i| !repeats(y[i], x[i])) {
             return Err(self.bad(b, &format!("shape {y:?} cannot be repeated over {x:?}")));
         }
         self.node(Op::Binary(op), &[a, b], x, DType::F32)
@@ -335,7 +335,7 @@ impl Builder {
     pub fn repeat(&mut self, x: ValueId, ne: [usize; 4]) -> Result<ValueId> {
         let v = self.ne(x);
         self.expect_f32(x)?;
-        if (0..4).any(|i| v[i] == 0 || ne[i] % v[i] != 0) {
+        if (0..4).any(|i| !repeats(v[i], ne[i])) {
             return Err(self.bad(x, &format!("cannot be repeated to {ne:?}")));
         }
         self.node(Op::Repeat, &[x], ne, DType::F32)
@@ -396,4 +396,9 @@ impl Builder {
         let v = self.graph.value(x);
         Error::tensor(&v.name, format!("{reason} (type {}, shape {:?})", v.dtype.name(), v.ne))
     }
+}
+
+/// Whether rows of `of` elements repeat to rows of `to`: an empty dimension, as of a ubatch without outputs, only to itself.
+fn repeats(of: usize, to: usize) -> bool {
+    of == to || (of > 0 && to % of == 0)
 }
