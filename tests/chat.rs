@@ -44,7 +44,8 @@ fn fnv(bytes: &[u8]) -> u32 {
 }
 
 fn messages<'a>(conversation: &[(&'a str, &'a str)]) -> Vec<Message<'a>> {
-    let message = |&(role, content): &(&'a str, &'a str)| Message { role: role.as_bytes(), content: content.as_bytes() };
+    let message =
+        |&(role, content): &(&'a str, &'a str)| Message { role: role.as_bytes(), content: content.as_bytes() };
     conversation.iter().map(message).collect()
 }
 

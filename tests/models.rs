@@ -134,7 +134,12 @@ fn sliding_windows_slide() {
         }
         for kv_unified in [true, false] {
             let setup = Setup { swa_full, n_ubatch: 9, ..parallel(kv_unified) };
-            pair.check(&format!("interleaved, full {swa_full}, unified {kv_unified}"), &setup, scenario::interleaved, EXACT);
+            pair.check(
+                &format!("interleaved, full {swa_full}, unified {kv_unified}"),
+                &setup,
+                scenario::interleaved,
+                EXACT,
+            );
         }
     }
 }

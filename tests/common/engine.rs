@@ -92,7 +92,8 @@ pub struct Ours(pub Context);
 
 impl Ours {
     pub fn load(path: &Path) -> Arc<Model> {
-        Model::load(Source::Path(path.into()), ModelParams::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        Model::load(Source::Path(path.into()), ModelParams::default())
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
     pub fn try_new(model: &Arc<Model>, s: &Setup, backend: BackendKind) -> Result<Ours> {
@@ -127,7 +128,8 @@ impl Ours {
         batch.iter().for_each(|t| seqs.push(&t.seqs));
         let tokens = if embd.is_none() { Some(&ids[..]) } else { None };
         let n_embd = embd.map_or(0, |e| e.len() / batch.len().max(1));
-        let batch = Batch::new(batch.len(), tokens, embd, n_embd)?.with_pos(&pos)?.with_seq_ids(&seqs)?.with_logits(&logits)?;
+        let batch =
+            Batch::new(batch.len(), tokens, embd, n_embd)?.with_pos(&pos)?.with_seq_ids(&seqs)?.with_logits(&logits)?;
         self.0.decode(&batch)
     }
 }

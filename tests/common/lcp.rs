@@ -135,12 +135,15 @@ fn api() -> &'static Api {
     static API: OnceLock<Api> = OnceLock::new();
     API.get_or_init(|| {
         let folder = test_data().join("reference");
-        let folder = folder.canonicalize().unwrap_or_else(|e| panic!("{}: {e}; run `make test-data`", folder.display()));
+        let folder =
+            folder.canonicalize().unwrap_or_else(|e| panic!("{}: {e}; run `make test-data`", folder.display()));
         let open = |name: &str| -> &'static Library {
             let path = folder.join(name);
             // SAFETY: the library's initialisers have no preconditions.
             let library = unsafe { Library::new(&path) };
-            Box::leak(Box::new(library.unwrap_or_else(|e| panic!("{e}; run `make test-data` to fetch {}", path.display()))))
+            Box::leak(Box::new(
+                library.unwrap_or_else(|e| panic!("{e}; run `make test-data` to fetch {}", path.display())),
+            ))
         };
         let (ggml, llama) = (open("libggml.v0.5.0.so"), open("libllama.v0.5.0.so"));
         // SAFETY: the types are those of ggml-backend.h and llama.h; the struct layouts are asserted above or by the facts

@@ -125,7 +125,11 @@ impl Tiny {
 
     fn metadata(&self, gguf: &mut Gguf) {
         let mut set = |key: &str, value: Value| {
-            let key = if key.contains("general.") || key.contains("tokenizer.") { key.into() } else { format!("{}.{key}", self.arch) };
+            let key = if key.contains("general.") || key.contains("tokenizer.") {
+                key.into()
+            } else {
+                format!("{}.{key}", self.arch)
+            };
             gguf.set(key, value).unwrap();
         };
         set("general.architecture", self.arch.into());
@@ -257,8 +261,11 @@ impl Tiny {
             }
             return list;
         }
-        let mats: &[(&str, [usize; 2])] =
-            if self.arch == "bert" { &[("up", [n, f]), ("down", [f, n])] } else { &[("gate", [n, f]), ("up", [n, f]), ("down", [f, n])] };
+        let mats: &[(&str, [usize; 2])] = if self.arch == "bert" {
+            &[("up", [n, f]), ("down", [f, n])]
+        } else {
+            &[("gate", [n, f]), ("up", [n, f]), ("down", [f, n])]
+        };
         for (name, ne) in mats {
             add(&format!("ffn_{name}.weight"), ne);
             if self.mlp_bias {
@@ -269,7 +276,9 @@ impl Tiny {
     }
 
     fn values(&self, name: &str, ne: &[usize]) -> Vec<f32> {
-        let mut random = Random::new(self.seed ^ name.bytes().fold(17, |h, b| (h ^ u64::from(b)).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        let mut random = Random::new(
+            self.seed ^ name.bytes().fold(17, |h, b| (h ^ u64::from(b)).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+        );
         let matrix = 1.6 / (ne[0] as f32).sqrt();
         (0..ne.iter().product())
             .map(|_| {
@@ -312,7 +321,8 @@ impl Random {
     pub fn normal(&mut self) -> f32 {
         let uniform = |bits: u64| (bits & 0xFFFFF) as f32 / (1 << 20) as f32;
         let (a, b) = (self.next(), self.next());
-        [a, a >> 20, a >> 40].into_iter().map(uniform).sum::<f32>() * 1.414 - [b, b >> 20, b >> 40].into_iter().map(uniform).sum::<f32>() * 1.414
+        [a, a >> 20, a >> 40].into_iter().map(uniform).sum::<f32>() * 1.414
+            - [b, b >> 20, b >> 40].into_iter().map(uniform).sum::<f32>() * 1.414
     }
 }
 
