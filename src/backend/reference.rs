@@ -485,7 +485,7 @@ fn rotate(rope: &Rope, head: &mut [f32], pos: i32, factors: Option<&[f32]>) {
 /// The transform by its definition: element `(i, j)` of the matrix is `(-1)^popcount(i & j) / sqrt(n)`.
 fn hadamard(x: &mut [f32]) {
     let scale = 1.0 / (x.len() as f64).sqrt();
-    let sign = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { scale } else { -scale };
+    let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { scale } else { -scale };
     let y: Vec<f32> =
         (0..x.len()).map(|i| x.iter().enumerate().map(|(j, &v)| sign(i, j) * v as f64).sum::<f64>() as f32).collect();
     x.copy_from_slice(&y);

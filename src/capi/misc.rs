@@ -12,7 +12,10 @@ const LLAMA_VERSION: &std::ffi::CStr = c"0.5.0";
 /// Prepares the library. Call it once before all else; further calls do no harm.
 #[unsafe(no_mangle)]
 pub extern "C" fn llama_backend_init() {
-    guard((), || Ok(ggml_time_init()));
+    guard((), || {
+        ggml_time_init();
+        Ok(())
+    });
 }
 
 /// Ends the use of the library. Objects that were not freed stay usable.

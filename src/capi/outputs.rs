@@ -123,7 +123,10 @@ pub unsafe extern "C" fn llama_perf_context_print(ctx: *const llama_context) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_perf_context_reset(ctx: *mut llama_context) {
     // SAFETY: the caller promises NULL or a live context.
-    guard((), || unsafe { handle_mut(ctx) }?.change(|context, _| Ok(context.reset_perf())))
+    guard((), || unsafe { handle_mut(ctx) }?.change(|context, _| {
+        let _: () = context.reset_perf();
+        Ok(())
+    }))
 }
 
 /// # Safety

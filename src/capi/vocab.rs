@@ -361,7 +361,7 @@ pub unsafe extern "C" fn llama_token_to_piece(
     let write = |vocab: &Vocab| {
         let piece = vocab.token_to_piece(token, lstrip, special)?;
         // SAFETY: the caller promises `length` writable bytes.
-        unsafe { write_all(&piece, buf.cast(), length, "buf") }
+        unsafe { write_all(piece, buf.cast(), length, "buf") }
     };
     // SAFETY: the caller promises NULL or a live vocabulary.
     unsafe { ask(vocab, 0, write) }

@@ -95,7 +95,7 @@ impl Builder {
         let (of, base) = self.graph.resolve(x);
         let owner = self.graph.value(of);
         let v = self.graph.value(x);
-        if ne[0] % v.dtype.block_size() != 0 {
+        if !ne[0].is_multiple_of(v.dtype.block_size()) {
             return Err(self.bad(x, &format!("a view of {} elements cuts blocks of {}", ne[0], v.dtype.name())));
         }
         let last = if ne.contains(&0) {
@@ -249,7 +249,7 @@ impl Builder {
         let ne = self.ne(x);
         self.expect_f32(x)?;
         self.expect_i32(pos)?;
-        if rope.n_dims % 2 != 0 || rope.n_dims > ne[0] || self.ne(pos)[0] != ne[2] || ne[3] != 1 {
+        if !rope.n_dims.is_multiple_of(2) || rope.n_dims > ne[0] || self.ne(pos)[0] != ne[2] || ne[3] != 1 {
             return Err(
                 self.bad(x, &format!("{} of {ne:?} cannot rotate by {:?} positions", rope.n_dims, self.ne(pos)))
             );
@@ -267,7 +267,7 @@ impl Builder {
 
     /// Walsh-Hadamard transform, see [`Op::Hadamard`].
     pub fn hadamard(&mut self, x: ValueId, n: usize) -> Result<ValueId> {
-        if !n.is_power_of_two() || self.ne(x)[0] % n != 0 {
+        if !n.is_power_of_two() || !self.ne(x)[0].is_multiple_of(n) {
             return Err(self.bad(x, &format!("has no Hadamard transform of {n} elements")));
         }
         self.elementwise(Op::Hadamard { n }, x)
@@ -400,5 +400,5 @@ impl Builder {
 
 /// Whether rows of `of` elements repeat to rows of `to`: an empty dimension, as of a ubatch without outputs, only to itself.
 fn repeats(of: usize, to: usize) -> bool {
-    of == to || (of > 0 && to % of == 0)
+    of == to || (of > 0 && to.is_multiple_of(of))
 }

@@ -51,7 +51,7 @@ impl KvLayer {
 
     /// The same for values.
     pub fn value_mix(&self, head: usize) -> Option<usize> {
-        (head > 0 && head % MIN_MIX == 0 && self.type_v.is_quantized()).then_some(MIN_MIX)
+        (head > 0 && head.is_multiple_of(MIN_MIX) && self.type_v.is_quantized()).then_some(MIN_MIX)
     }
 }
 

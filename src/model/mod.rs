@@ -57,11 +57,10 @@ impl Model {
     /// Loads a model.
     pub fn load(source: Source, mut params: ModelParams) -> Result<Arc<Model>> {
         let start = Instant::now();
-        if let Some(progress) = &mut params.progress {
-            if !progress(0.0) {
+        if let Some(progress) = &mut params.progress
+            && !progress(0.0) {
                 return Err(Error::Aborted);
             }
-        }
         let options = LoadOptions {
             mode: params.load_mode,
             header_only: params.vocab_only,
@@ -94,11 +93,10 @@ impl Model {
                 check_tensors(&model.files)?;
             }
         }
-        if let Some(progress) = &mut params.progress {
-            if !progress(1.0) {
+        if let Some(progress) = &mut params.progress
+            && !progress(1.0) {
                 return Err(Error::Aborted);
             }
-        }
         model.load_time = start.elapsed();
         Ok(Arc::new(model))
     }

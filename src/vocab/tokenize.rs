@@ -8,6 +8,9 @@ use crate::{Error, Result};
 /// How many bytes make a token of the test tokenizer.
 const TEST_CHUNK: usize = 5;
 
+/// A special token with its name, for messages.
+type Named = (&'static str, Token);
+
 impl Vocab {
     /// The tokens of `text`. `add_special` puts BOS, EOS or SEP around it as the model wants. `parse_special` reads the
     /// texts of control tokens as those tokens (user-defined tokens always are read so); without it they are plain text,
@@ -49,7 +52,7 @@ impl Vocab {
     }
 
     /// The special tokens before and after a text, with their names.
-    fn around(&self) -> (Option<(&'static str, Token)>, Option<(&'static str, Token)>) {
+    fn around(&self) -> (Option<Named>, Option<Named>) {
         let bos = Some(("BOS", self.bos()));
         match self.tokenizer {
             Tokenizer::Spm

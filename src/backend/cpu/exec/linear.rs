@@ -25,7 +25,7 @@ const ITEM_BYTES: usize = 32 << 10;
 /// Whether a weight is multiplied by integer kernels.
 pub fn takes_blocks(w: &Value, address: usize) -> bool {
     // A file may have been written with an alignment that the blocks' f16 scales do not like.
-    has_integer_kernels(w.dtype) && address % 2 == 0 && w.ne[0] % X_BLOCK == 0
+    has_integer_kernels(w.dtype) && address.is_multiple_of(2) && w.ne[0].is_multiple_of(X_BLOCK)
 }
 
 /// Buffers for the input of a step.

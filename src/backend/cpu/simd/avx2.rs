@@ -106,7 +106,7 @@ impl Lanes for Avx2 {
             // Column c of the low 128-bit lane and column c + 4 of the high one, four rows each.
             let quad = |c: usize, h: usize| {
                 let (a, b) = (pairs[c / 2][2 * h], pairs[c / 2][2 * h + 1]);
-                if c % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) }
+                if c.is_multiple_of(2) { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) }
             };
             let column = |c: usize| _mm256_permute2x128_si256::<0x20>(quad(c, 0), quad(c, 1));
             let column_high = |c: usize| _mm256_permute2x128_si256::<0x31>(quad(c, 0), quad(c, 1));
@@ -197,7 +197,7 @@ impl Lanes for Avx2 {
         // SAFETY: AVX2 is there.
         unsafe {
             let half = if i < 2 { _mm256_castsi256_si128(b) } else { _mm256_extracti128_si256::<1>(b) };
-            let eight = if i % 2 == 0 { half } else { _mm_unpackhi_epi64(half, half) };
+            let eight = if i.is_multiple_of(2) { half } else { _mm_unpackhi_epi64(half, half) };
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight))
         }
     }
