@@ -41,7 +41,9 @@ fn root() -> &'static Path {
 fn library() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
-    let found = [profile.join("libinfer.so"), profile.join("deps/libinfer.so")].into_iter().find(|path| path.exists());
+    // `cargo build` may have left an older one beside that which `cargo test` made.
+    let built = [profile.join("libinfer.so"), profile.join("deps/libinfer.so")];
+    let found = built.into_iter().filter(|path| path.exists()).max_by_key(|path| path.metadata().unwrap().modified().unwrap());
     found.unwrap_or_else(|| panic!("no libinfer.so in {}", profile.display()))
 }
 
