@@ -63,6 +63,7 @@ static int generate(struct llama_context * ctx, struct llama_sampler * sampler, 
 
     // The first token came with the prompt.
     printf("\n");
+    fflush(stdout);
     fprintf(stderr, "prompt: %d tokens, %.1f tokens/s; then: %d tokens, %.1f tokens/s\n", n_prompt,
             prompt_s > 0 ? n_prompt / prompt_s : 0.0, n_decoded - 1, decode_s > 0 ? (n_decoded - 1) / decode_s : 0.0);
     return EXIT_SUCCESS;

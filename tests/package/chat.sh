@@ -1,4 +1,7 @@
 #!/bin/bash
-# chat.sh COMMAND...: holds a short conversation with the chat example that the command starts.
+# chat.sh N COMMAND...: says the first N lines of a short conversation to the chat example that the command starts.
 set -euo pipefail
-printf '%s\n' 'What is the capital of France? Answer with one word.' 'Thank you.' | "$@" 'You answer very briefly.'
+n=$1
+shift
+head -n "$n" <<<'What is the capital of France? Answer with one word.
+Thank you.' | "$@" 'You answer very briefly.'
