@@ -170,7 +170,7 @@ pub unsafe extern "C" fn llama_model_rope_type(model: *const llama_model) -> CEn
     use crate::graph::RopeKind;
     guard(CEnum::new(llama_rope_type::LLAMA_ROPE_TYPE_NONE), || {
         // SAFETY: the caller promises NULL or a live model.
-        Ok(CEnum::new(match unsafe { handle_ref(model) }?.model.def().rope {
+        Ok(CEnum::new(match unsafe { handle_ref(model) }?.model.def().ok().and_then(|def| def.rope) {
             None => llama_rope_type::LLAMA_ROPE_TYPE_NONE,
             Some(RopeKind::Norm) => llama_rope_type::LLAMA_ROPE_TYPE_NORM,
             Some(RopeKind::Neox) => llama_rope_type::LLAMA_ROPE_TYPE_NEOX,

@@ -21,6 +21,10 @@ impl Context {
         if self.memory.is_none() {
             return self.encode(batch);
         }
+        let (n_tokens, n_ubatch) = (batch.n_tokens(), self.settings.n_ubatch as usize);
+        if !self.settings.causal_attn && n_tokens > n_ubatch {
+            return Err(Error::argument(format!("{n_tokens} tokens that see each other need one ubatch, of {n_ubatch}")));
+        }
         let start = Instant::now();
         self.update_memory()?;
         self.fill_batch(batch)?;
@@ -90,7 +94,7 @@ impl Context {
         let hp = self.model.hparams()?;
         let wanted = self.wanted();
         let per_token = wanted.embeddings == Some(Pooling::None);
-        let n_vocab = if wanted.logits && !self.model.def().encoder_only { hp.n_vocab } else { 0 };
+        let n_vocab = if wanted.logits && !self.model.def()?.encoder_only { hp.n_vocab } else { 0 };
         let n_embd = if per_token { hp.n_embd_out } else { 0 };
         self.outputs.reset(&self.work.batch.output_ids, self.work.batch.n_outputs, n_vocab, n_embd)?;
         for i in 0..self.work.ubatches.get().len() {

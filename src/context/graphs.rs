@@ -78,7 +78,7 @@ fn build(model: &Model, s: &Settings, kv: &[Option<KvLayer>], shape: UbatchShape
     let hp = model.hparams()?;
     let arch = model.architecture()?;
     let mut b =
-        Build { g: Builder::new(), hp, rope_kind: model.def().rope, rope: s.rope, n_ctx_seq: s.n_ctx_seq, shape, kv };
+        Build { g: Builder::new(), hp, rope_kind: model.def()?.rope, rope: s.rope, n_ctx_seq: s.n_ctx_seq, shape, kv };
     let out = arch.build(&mut b)?;
     let (mut logits, mut embd, mut n) = (None, None, 0);
     if let Some(x) = out.logits.filter(|_| wanted.logits && shape.n_outputs > 0) {
@@ -122,7 +122,7 @@ pub fn shift_plan(model: &Model, s: &Settings, kv: &[Option<KvLayer>], group: u8
     let mut rope = s.rope;
     // Only the angle moves; the magnitude was applied when the key was stored.
     rope.attn_factor = if rope.ext_factor != 0.0 { 1.0 / (1.0 + 0.1 * (1.0 / rope.freq_scale).ln()) } else { 1.0 };
-    let mut b = Build { g: Builder::new(), hp, rope_kind: model.def().rope, rope, n_ctx_seq: s.n_ctx_seq, shape, kv };
+    let mut b = Build { g: Builder::new(), hp, rope_kind: model.def()?.rope, rope, n_ctx_seq: s.n_ctx_seq, shape, kv };
     for (il, layer) in kv.iter().enumerate() {
         let Some(layer) = layer.filter(|l| l.group == group) else { continue };
         let (head, n_head, rows) = (hp.n_embd_head_k, hp.n_head_kv[il], layer.rows);

@@ -183,7 +183,7 @@ fn make_memory(
     backend: &mut dyn Backend,
 ) -> Result<(Option<Memory>, Vec<Option<KvLayer>>)> {
     let hp = model.hparams()?;
-    if model.def().encoder_only {
+    if model.def()?.encoder_only {
         return Ok((None, Vec::new()));
     }
     let window = params::window(hp);
@@ -194,7 +194,7 @@ fn make_memory(
         kv_unified: s.kv_unified,
         window,
         swa_full: s.swa_full,
-        can_rotate: model.def().rope.is_some(),
+        can_rotate: true,
     })?;
     let mut kv = Vec::with_capacity(hp.n_layer);
     for il in 0..hp.n_layer {

@@ -199,6 +199,9 @@ fn rope(hp: &HParams, params: &ContextParams) -> RopeSetup {
 
 /// The model's sliding window as the memory knows it.
 pub fn window(hp: &HParams) -> Window {
+    if hp.n_swa == 0 {
+        return Window::None;
+    }
     match hp.swa_type {
         SwaType::None => Window::None,
         SwaType::Standard => Window::Standard(hp.n_swa),

@@ -5,9 +5,21 @@ use super::{Context, graphs};
 use crate::error::Result;
 
 impl Context {
-    /// Carries out what `llama_memory_seq_cp`, `_add` and `_div` asked for.
+    /// Carries out what `llama_memory_seq_cp`, `_add` and `_div` asked for; if that fails, the memory is empty afterwards.
     pub fn update_memory(&mut self) -> Result<()> {
-        let Some(memory) = self.memory.as_mut().filter(|m| m.has_updates()) else { return Ok(()) };
+        if !self.memory.as_ref().is_some_and(|m| m.has_updates()) {
+            return Ok(());
+        }
+        let done = self.apply_updates();
+        if done.is_err() {
+            // Some rows have moved and others have not: nothing that is stored can be trusted.
+            self.clear_memory(false)?;
+        }
+        done
+    }
+
+    fn apply_updates(&mut self) -> Result<()> {
+        let Some(memory) = self.memory.as_mut() else { return Ok(()) };
         let mut copies = Vec::new();
         for group in 0..memory.groups().len() {
             let cache = memory.group_mut(group);
@@ -25,7 +37,8 @@ impl Context {
             let inputs = &mut self.work.inputs;
             inputs.kv_shift.resize_with(group + 1, Vec::new);
             inputs.kv_all_rows.resize_with(group + 1, Vec::new);
-            if !cache.take_shifts(&mut inputs.kv_shift[group]) {
+            let moved = cache.take_shifts(&mut inputs.kv_shift[group]);
+            if !moved || self.model.def()?.rope.is_none() {
                 continue;
             }
             inputs.kv_all_rows[group] = (0..cache.n_rows() as i32).collect();

@@ -42,7 +42,10 @@ pub struct Model {
     pub hparams: Option<HParams>,
     /// The tokenizer.
     pub vocab: Vocab,
-    def: &'static ArchDef,
+    /// `general.architecture`.
+    name: String,
+    /// `None`: an architecture that this library does not compute; its vocabulary serves all the same.
+    def: Option<&'static ArchDef>,
     arch: Option<Box<dyn Architecture>>,
     weights: Vec<WeightRef>,
     files: GgufFiles,
@@ -72,11 +75,15 @@ impl Model {
             files.meta_mut().set_override(key, value);
         }
         let name: String = files.meta().require("general.architecture")?;
-        let def = arch::find(&name).ok_or_else(|| Error::Unsupported(format!("model architecture '{name}'")))?;
+        let def = arch::find(&name);
+        if def.is_none() && !params.vocab_only {
+            return Err(Error::Unsupported(format!("model architecture '{name}'")));
+        }
         let vocab = Vocab::load(files.meta())?;
         let mut model = Model {
             hparams: None,
             vocab,
+            name: name.clone(),
             def,
             arch: None,
             weights: Vec::new(),
@@ -102,15 +109,16 @@ impl Model {
     }
 
     fn load_weights(&mut self, name: &str) -> Result<()> {
+        let def = self.def()?;
         let meta = Meta { gguf: self.files.meta(), arch: name };
         let mut hp = HParams::read(&meta)?;
         hp.n_vocab = match meta.find::<u32>("vocab_size")? {
             Some(n) if self.vocab.n_tokens() == 0 => n as usize,
             _ => self.vocab.n_tokens(),
         };
-        self.size_label = (self.def.hparams)(&meta, &mut hp)?;
+        self.size_label = (def.hparams)(&meta, &mut hp)?;
         let mut loader = Loader::new(&self.files, &hp);
-        self.arch = Some((self.def.load)(&mut loader)?);
+        self.arch = Some((def.load)(&mut loader)?);
         self.weights = loader.into_weights();
         if self.weights.len() < self.files.n_tensors() {
             log::warn!(
@@ -134,8 +142,8 @@ impl Model {
     }
 
     /// The architecture's line of the table.
-    pub fn def(&self) -> &'static ArchDef {
-        self.def
+    pub fn def(&self) -> Result<&'static ArchDef> {
+        self.def.ok_or_else(|| Error::Unsupported(format!("model architecture '{}'", self.name)))
     }
 
     /// The weight tensors.
@@ -174,7 +182,7 @@ impl Model {
     /// Architecture, size and file type, e.g. `llama 8B Q4_K - Medium`.
     pub fn desc(&self) -> String {
         let guessed = if self.ftype & ftype::GUESSED != 0 { "(guessed) " } else { "" };
-        format!("{} {} {guessed}{}", self.def.name, self.size_label, ftype::name(self.ftype))
+        format!("{} {} {guessed}{}", self.name, self.size_label, ftype::name(self.ftype))
     }
 
     /// Bytes of all tensors.
