@@ -3,7 +3,7 @@
 use super::Settings;
 use crate::error::Result;
 use crate::graph::plan::{Plan, plan};
-use crate::graph::{Builder, Input, Op, Source, ValueId};
+use crate::graph::{Builder, Input, ValueId};
 use crate::model::build::{Build, KvLayer, UbatchShape};
 use crate::model::{Model, Pooling};
 use crate::quant::DType;
@@ -139,7 +139,5 @@ pub fn shift_plan(model: &Model, s: &Settings, kv: &[Option<KvLayer>], group: u8
         let keys = b.g.reshape(keys, [head * n_head, rows, 1, 1])?;
         b.g.set_rows(cache, keys, all)?;
     }
-    let graph = b.g.finish();
-    debug_assert!(graph.values.iter().any(|v| matches!(v.source, Source::Node { op: Op::SetRows, .. })));
-    Ok(plan(graph))
+    Ok(plan(b.g.finish()))
 }

@@ -72,6 +72,7 @@ pub trait Engine {
     fn logits(&mut self, i: i32) -> Option<Vec<f32>>;
     fn embeddings(&mut self, i: i32) -> Option<Vec<f32>>;
     fn embeddings_seq(&mut self, seq: i32) -> Option<Vec<f32>>;
+    /// Forgets everything; engines of models without a memory have nothing to forget.
     fn clear(&mut self);
     fn seq_rm(&mut self, seq: i32, p0: i32, p1: i32) -> bool;
     fn seq_cp(&mut self, src: i32, dst: i32, p0: i32, p1: i32);

@@ -184,6 +184,7 @@ pub fn pooled(run: &mut Run) {
     }
     let again = run.toks(1, 0, 6, true);
     for batch in [batch, again] {
+        run.engine.clear();
         let status = run.engine.decode(&batch);
         run.note(format!("encode: {status}"));
         let mut seqs: Vec<i32> = batch.iter().map(|t| t.seqs[0]).collect();
@@ -253,18 +254,6 @@ pub fn shift(run: &mut Run) {
     run.note_positions(1);
     let step = run.toks(0, 28, 2, true);
     run.decode(&step);
-}
-
-/// Positions divided, as for self-extended contexts.
-pub fn divide(run: &mut Run) {
-    let batch = run.toks(0, 0, 24, false);
-    run.decode(&batch);
-    run.engine.seq_div(0, 0, 16, 4);
-    run.engine.seq_add(0, 16, -1, -12);
-    run.note_positions(1);
-    let step = run.toks(0, 12, 3, true);
-    run.decode(&step);
-    run.note_positions(1);
 }
 
 /// More tokens than cells: refused, and nothing changed.

@@ -149,9 +149,11 @@ impl Tiny {
             set("expert_count", (self.n_expert as u32).into());
             set("expert_used_count", (self.n_expert_used as u32).into());
         }
+        if self.embeds() {
+            set("attention.causal", false.into());
+        }
         if self.arch == "bert" {
             set("attention.layer_norm_epsilon", 1e-6f32.into());
-            set("attention.causal", false.into());
             set("tokenizer.ggml.token_type_count", 2u32.into());
         } else {
             set("attention.layer_norm_rms_epsilon", 1e-6f32.into());
