@@ -138,8 +138,8 @@ fn plan_of(tiny: &Tiny, shape: UbatchShape) -> Plan {
         type_v: DType::F16,
     };
     let kv: Vec<Option<KvLayer>> =
-        if model.def().encoder_only { Vec::new() } else { (0..hp.n_layer).map(|il| Some(layer(il))).collect() };
-    let mut b = Build { g: Builder::new(), hp, rope_kind: model.def().rope, rope, n_ctx_seq: 256, shape, kv: &kv };
+        if model.def().unwrap().encoder_only { Vec::new() } else { (0..hp.n_layer).map(|il| Some(layer(il))).collect() };
+    let mut b = Build { g: Builder::new(), hp, rope_kind: model.def().unwrap().rope, rope, n_ctx_seq: 256, shape, kv: &kv };
     let out = model.architecture().unwrap().build(&mut b).unwrap();
     if shape.n_outputs > 0 {
         b.g.output(out.logits.unwrap_or(out.embd)).unwrap();

@@ -121,7 +121,7 @@ fn use_file(seed: u64, corpus: &[Gguf]) -> &'static str {
     let mut random = Random::new(seed);
     let bytes = mutated(&mut random, &corpus[random_index(seed, corpus.len())]);
     let Ok(model) = Model::load(Source::Bytes(bytes), ModelParams::default()) else { return DEPTHS[0] };
-    let embeddings = random.below(3) == 0 || model.def().encoder_only;
+    let embeddings = random.below(3) == 0 || model.def().unwrap().encoder_only;
     let setup = Setup {
         n_ctx: if random.below(4) == 0 { 0 } else { 64 },
         n_ubatch: [0, 1, 64][random.below(3)],

@@ -2,7 +2,7 @@
 
 use super::texts::Texts;
 use super::unicode::{self, SPACE_MARK};
-use super::{Token, Tokenizer, Vocab, attr, plamo2, rwkv};
+use super::{TOKEN_NULL, Token, Tokenizer, Vocab, attr, plamo2, rwkv};
 use crate::Result;
 
 /// A token spelled in characters that stand for no byte is shown as a list of them, each with the whole text; beyond this
@@ -49,11 +49,12 @@ impl Vocab {
             return Ok(Detokenized { text, n_uncleaned: 0 });
         }
         let mut remove_space = self.options.add_space_prefix;
-        if remove_special && self.options.add_bos && tokens.first() == Some(&self.bos()) {
+        let is = |token: Option<&Token>, special: Token| token == Some(&special) && special != TOKEN_NULL;
+        if remove_special && self.options.add_bos && is(tokens.first(), self.bos()) {
             remove_space = false;
             tokens = &tokens[1..];
         }
-        if remove_special && self.options.add_eos && tokens.last() == Some(&self.eos()) {
+        if remove_special && self.options.add_eos && is(tokens.last(), self.eos()) {
             tokens = &tokens[..tokens.len() - 1];
         }
         for &token in tokens {
