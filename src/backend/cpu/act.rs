@@ -54,15 +54,21 @@ fn quantize_block(x: &[f32; X_BLOCK], block: &mut XBlock) {
     let max = super::math::max16(max);
     let d = max / 127.0;
     let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
+    // One simple loop after the other: mixed ones are not vectorized.
+    let mut ints = [0i32; X_BLOCK];
+    for (i, x) in ints.iter_mut().zip(x) {
+        *i = super::math::round(x * inverse);
+    }
+    for (q, i) in block.q.iter_mut().zip(&ints) {
+        *q = *i as i8;
+    }
     let mut sums = [0i32; 2];
-    for ((x, q), sum) in x.as_chunks::<16>().0.iter().zip(block.q.as_chunks_mut::<16>().0).zip(&mut sums) {
-        for (x, q) in x.iter().zip(q) {
-            let i = super::math::round(x * inverse);
-            *q = i as i8;
+    for (sum, half) in sums.iter_mut().zip(ints.as_chunks::<16>().0) {
+        for i in half {
             *sum += i;
         }
     }
     block.d = d;
-    block.s = sums.map(|s| s as f32 * d);
+    block.s = [sums[0] as f32 * d, sums[1] as f32 * d];
     block.sum = (sums[0] + sums[1]) as f32 * d;
 }

@@ -110,10 +110,12 @@ pub fn transpose<S: Simd>(s: S, rows: &[f32], stride: usize, n: usize, out: &mut
     let l = s.lanes();
     let whole = n / 8 * 8;
     for k in (0..whole).step_by(8) {
-        let columns = l.transpose(std::array::from_fn(|r| {
+        let mut bytes = [l.splat(0); 8];
+        for (r, bytes) in bytes.iter_mut().enumerate() {
             let eight: &[f32; 8] = rows[r * stride + k..].first_chunk().expect("eight elements of a row");
-            l.load(bytemuck::cast_ref(eight))
-        }));
+            *bytes = l.load(bytemuck::cast_ref(eight));
+        }
+        let columns = l.transpose(bytes);
         for (i, column) in columns.into_iter().enumerate() {
             let eight: &mut [f32; 8] = out[(k + i) * out_stride..].first_chunk_mut().expect("eight rows");
             l.store(bytemuck::cast_mut(eight), column);

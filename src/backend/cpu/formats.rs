@@ -13,6 +13,11 @@ pub struct Scales {
     pub m: [f32; 16],
 }
 
+impl Scales {
+    /// Of nothing.
+    pub const ZERO: Scales = Scales { d: [0.0; 16], m: [0.0; 16] };
+}
+
 /// A block format with integer kernels.
 pub trait Format: Block {
     /// Whether scales belong to 16 elements instead of 32.
@@ -101,7 +106,7 @@ const FLOAT4: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4
 /// One scale and minimum.
 #[inline(always)]
 fn one(d: f32, m: f32) -> Scales {
-    let mut scales = Scales { d: [0.0; 16], m: [0.0; 16] };
+    let mut scales = Scales::ZERO;
     scales.d[0] = d;
     scales.m[0] = m;
     scales
@@ -110,7 +115,7 @@ fn one(d: f32, m: f32) -> Scales {
 /// Scales `d * sc`, and minima that undo the offset of the elements.
 #[inline(always)]
 fn offset<const N: usize>(d: f32, sc: [i8; N], offset: f32) -> Scales {
-    let mut scales = Scales { d: [0.0; 16], m: [0.0; 16] };
+    let mut scales = Scales::ZERO;
     for (i, sc) in sc.into_iter().enumerate() {
         scales.d[i] = d * f32::from(sc);
         scales.m[i] = scales.d[i] * -offset;
@@ -259,7 +264,7 @@ fn scales_and_minima(d: f32, dmin: f32, packed: &[u8; 12]) -> Scales {
         (u64::from(first & 0x3f3f_3f3f) | u64::from(rest) << 32).to_le_bytes()
     };
     let (sc, min) = (six_bits(a, c), six_bits(b, c >> 4));
-    let mut scales = Scales { d: [0.0; 16], m: [0.0; 16] };
+    let mut scales = Scales::ZERO;
     for i in 0..8 {
         scales.d[i] = d * f32::from(sc[i]);
         scales.m[i] = -dmin * f32::from(min[i]);

@@ -88,3 +88,31 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
     let y = 1.0 - p * t * exp::<FMA>(-a * a);
     if x < 0.0 { -y } else { y }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Largest error of `f` against `exact` over `from..to`; relative where the value is above 1.
+    fn worst(f: fn(f32) -> f32, exact: fn(f64) -> f64, from: f32, to: f32) -> f64 {
+        let error = |x: f32| (f64::from(f(x)) - exact(f64::from(x))).abs() / exact(f64::from(x)).abs().max(1.0);
+        (0..=100_000).map(|i| error(from + (to - from) * i as f32 / 100_000.0)).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn functions_are_as_exact_as_promised() {
+        for f in [exp::<true>, exp::<false>] {
+            assert!(worst(f, f64::exp, -100.0, 88.0) < 2.4e-7);
+            assert!((-8700..8800).map(|i| i as f32 / 100.0).all(|x| (f(x) / x.exp() - 1.0).abs() < 4e-7));
+            assert_eq!([f(f32::NEG_INFINITY), f(-90.0), f(0.0), f(f32::INFINITY)], [0.0, 0.0, 1.0, f32::INFINITY]);
+            assert!(f(f32::NAN).is_nan());
+        }
+        for f in [tanh::<true>, tanh::<false>] {
+            assert!(worst(f, f64::tanh, -30.0, 30.0) < 1e-6);
+            assert_eq!([f(f32::INFINITY), f(f32::NEG_INFINITY), f(0.0)], [1.0, -1.0, 0.0]);
+        }
+        assert!(worst(sigmoid::<true>, |x| 1.0 / (1.0 + (-x).exp()), -100.0, 100.0) < 2e-7);
+        assert!((erf::<true>(0.5) - 0.520_499_9).abs() < 3e-7 && (erf::<false>(-2.0) + 0.995_322_3).abs() < 3e-7);
+        assert_eq!([1.5, 2.5, -2.5, -0.4, 126.6].map(round), [2, 2, -2, 0, 127]);
+    }
+}

@@ -20,6 +20,8 @@ pub mod scratch;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod threads;
 
 use super::{Backend, HostStates};

@@ -2,7 +2,7 @@
 //! sweep over panels of 32 rows that are unpacked once into cache.
 
 use super::act::XBlock;
-use super::formats::{Format, FormatVisitor, with_format};
+use super::formats::{Format, FormatVisitor, Scales, with_format};
 use super::kernels::Kernel;
 use super::scratch::Scratch;
 use super::simd::{Lanes, PANEL_ROWS, PanelI8, Rows, Simd};
@@ -123,7 +123,7 @@ fn in_place<S: Simd, F: Format, const R: usize, const T: usize>(
     T
 }
 
-/// Dot products of `R` rows with `T` tokens, by token.
+/// Dot products of `R` rows with `T` tokens, by token. Loops instead of closures: those do not inherit instructions.
 #[inline(always)]
 fn dots<S: Simd, F: Format, const R: usize, const T: usize>(s: S, w: [&[F]; R], x: [&[XBlock]; T]) -> [[f32; R]; T] {
     let l = s.lanes();
@@ -138,7 +138,10 @@ fn dots<S: Simd, F: Format, const R: usize, const T: usize>(s: S, w: [&[F]; R], 
     let mut sums = [[l.zero(); R]; T];
     let mut minima = [[0.0f32; R]; T];
     for i in 0..n {
-        let scales: [_; R] = std::array::from_fn(|r| w[r][i].scales(l));
+        let mut scales = [Scales::ZERO; R];
+        for (scales, w) in scales.iter_mut().zip(&w) {
+            *scales = w[i].scales(l);
+        }
         for g in 0..F::GROUPS {
             for r in 0..R {
                 let u = w[r][i].unpack(l, g);
@@ -158,7 +161,13 @@ fn dots<S: Simd, F: Format, const R: usize, const T: usize>(s: S, w: [&[F]; R], 
             }
         }
     }
-    std::array::from_fn(|t| std::array::from_fn(|r| l.sum(sums[t][r]) + if use_minima { minima[t][r] } else { 0.0 }))
+    for t in 0..T {
+        for r in 0..R {
+            let sum = l.sum(sums[t][r]);
+            minima[t][r] = if use_minima { minima[t][r] + sum } else { sum };
+        }
+    }
+    minima
 }
 
 /// The one or two scales of a group of 32.
@@ -169,7 +178,7 @@ struct Scales2 {
 
 impl Scales2 {
     #[inline(always)]
-    fn of<F: Format>(scales: &super::formats::Scales, group: usize) -> Self {
+    fn of<F: Format>(scales: &Scales, group: usize) -> Self {
         if F::HALVES {
             let i = 2 * group;
             Self { d: [scales.d[i], scales.d[i + 1]], m: [scales.m[i], scales.m[i + 1]] }
@@ -266,7 +275,11 @@ fn expand<'a, S: Simd, F: Format>(
                 }
             }
             for g in 0..F::GROUPS {
-                let columns = l.transpose(std::array::from_fn(|r| eight[r][i].unpack(l, g)));
+                let mut bytes = [l.splat(0); 8];
+                for (bytes, row) in bytes.iter_mut().zip(&eight) {
+                    *bytes = row[i].unpack(l, g);
+                }
+                let columns = l.transpose(bytes);
                 for (step, column) in columns.into_iter().enumerate() {
                     let at = ((i * F::GROUPS + g) * 8 + step) * PANEL_ROWS * 4 + 32 * group;
                     l.store(q[at..].first_chunk_mut().expect("a panel step is 128 bytes"), column);
