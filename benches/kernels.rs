@@ -3,6 +3,8 @@
 //!
 //! Limits of the machine that the project measures on, per core: 468 G operations/s (VNNI), 17.5 GB/s of memory.
 
+#![allow(missing_docs)] // the macros of criterion make undocumented functions
+
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use infer::backend::cpu::act::{QuantizeRow, XBlock};
@@ -125,7 +127,8 @@ fn attention(c: &mut Criterion) {
                 Mask { rows: vec![MaskRow { start: 0, end: n_rows as u32, bits: None }; n_tokens], ..Mask::default() };
             let row_stride = dtype.row_size(d);
             let kv = KvView { dtype, data: &data, head_stride: row_stride, row_stride, d };
-            let common = Common { k: kv, v: kv, mask: &mask, scale: 0.125, soft_cap: 0.0, slopes: &[], group: group_size };
+            let common =
+                Common { k: kv, v: kv, mask: &mask, scale: 0.125, soft_cap: 0.0, slopes: &[], group: group_size };
             let queries = floats(n_q * d);
             let (mut q, mut sums) = (queries.clone(), vec![0.0; n_q * d]);
             let mut states = vec![Partial::EMPTY; n_q];

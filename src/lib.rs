@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod capi;
+pub mod chat;
 pub mod context;
 pub mod error;
 pub mod gguf;
@@ -16,6 +17,5 @@ pub mod quant;
 pub mod sampling;
 pub mod tensor;
 pub mod vocab;
-pub mod chat;
 
 pub use error::{Error, Result};

@@ -137,9 +137,13 @@ fn plan_of(tiny: &Tiny, shape: UbatchShape) -> Plan {
         type_k: DType::F16,
         type_v: DType::F16,
     };
-    let kv: Vec<Option<KvLayer>> =
-        if model.def().unwrap().encoder_only { Vec::new() } else { (0..hp.n_layer).map(|il| Some(layer(il))).collect() };
-    let mut b = Build { g: Builder::new(), hp, rope_kind: model.def().unwrap().rope, rope, n_ctx_seq: 256, shape, kv: &kv };
+    let kv: Vec<Option<KvLayer>> = if model.def().unwrap().encoder_only {
+        Vec::new()
+    } else {
+        (0..hp.n_layer).map(|il| Some(layer(il))).collect()
+    };
+    let mut b =
+        Build { g: Builder::new(), hp, rope_kind: model.def().unwrap().rope, rope, n_ctx_seq: 256, shape, kv: &kv };
     let out = model.architecture().unwrap().build(&mut b).unwrap();
     if shape.n_outputs > 0 {
         b.g.output(out.logits.unwrap_or(out.embd)).unwrap();
@@ -170,9 +174,12 @@ fn kind(graph: &Graph, step: &Step) -> String {
         Step::Linear(l) => {
             let mut word = format!("{}{}", if l.norm.is_some() { "norm-" } else { "" }, l.mats.len());
             let of = |what: fn(&infer::graph::fuse::Mat) -> bool| l.mats.iter().all(what);
-            for (name, there) in
-                [("bias", of(|m| m.bias.is_some())), ("act", of(|m| m.act.is_some())), ("add", of(|m| m.residual.is_some())), ("glu", l.glu.is_some())]
-            {
+            for (name, there) in [
+                ("bias", of(|m| m.bias.is_some())),
+                ("act", of(|m| m.act.is_some())),
+                ("add", of(|m| m.residual.is_some())),
+                ("glu", l.glu.is_some()),
+            ] {
                 if there {
                     word += &format!("-{name}");
                 }
@@ -199,8 +206,12 @@ fn kinds(tiny: &Tiny) -> Vec<String> {
 #[test]
 fn layers_become_a_few_steps() {
     let layers = |tiny: &Tiny, before: &[&str], layer: &[&str], after: &[&str]| {
-        let want: Vec<&str> =
-            before.iter().copied().chain(std::iter::repeat_n(layer, tiny.n_layer).flatten().copied()).chain(after.iter().copied()).collect();
+        let want: Vec<&str> = before
+            .iter()
+            .copied()
+            .chain(std::iter::repeat_n(layer, tiny.n_layer).flatten().copied())
+            .chain(after.iter().copied())
+            .collect();
         assert_eq!(kinds(tiny), want, "{}-{}", tiny.arch, tiny.name);
     };
     let llama = Tiny::new("llama", "plain");

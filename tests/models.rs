@@ -267,7 +267,11 @@ fn positions_move() {
 #[test]
 fn positions_divide() {
     for scaling in [Scaling::None, Scaling::Yarn] {
-        divided_positions_are_as_good_as_given(Pair::new(Tiny { n_layer: 1, scaling, ..Tiny::new("llama", "one-layer") }));
+        divided_positions_are_as_good_as_given(Pair::new(Tiny {
+            n_layer: 1,
+            scaling,
+            ..Tiny::new("llama", "one-layer")
+        }));
     }
 }
 

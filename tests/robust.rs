@@ -6,7 +6,6 @@
 
 mod common;
 
-
 use common::engine::{Ours, Setup};
 use common::scenario::Run;
 use common::tiny::{Random, Scaling, Tiny};
@@ -158,7 +157,8 @@ fn random_index(seed: u64, n: usize) -> usize {
 
 /// Small enough that a file is done in milliseconds.
 fn corpus() -> Vec<Gguf> {
-    let small = |arch| Tiny { n_embd: 32, n_ff: 32, n_vocab: 40, n_ctx_train: 64, n_layer: 2, ..Tiny::new(arch, "small") };
+    let small =
+        |arch| Tiny { n_embd: 32, n_ff: 32, n_vocab: 40, n_ctx_train: 64, n_layer: 2, ..Tiny::new(arch, "small") };
     [
         small("llama"),
         Tiny { n_expert: 4, n_expert_used: 2, ..small("llama") },
@@ -214,8 +214,7 @@ fn mutated(random: &mut Random, good: &Gguf) -> Vec<u8> {
 
 /// A value that a careless reader believes.
 fn odd_value(random: &mut Random, value: &Value) -> Value {
-    const INTEGERS: [u32; 14] =
-        [0, 1, 2, 3, 5, 7, 64, 255, 4096, 65537, 1 << 20, i32::MAX as u32, 1 << 31, u32::MAX];
+    const INTEGERS: [u32; 14] = [0, 1, 2, 3, 5, 7, 64, 255, 4096, 65537, 1 << 20, i32::MAX as u32, 1 << 31, u32::MAX];
     const FLOATS: [f32; 9] =
         [0.0, -0.0, -1.0, 1e-38, 1e38, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE];
     let integer = INTEGERS[random.below(INTEGERS.len())];

@@ -43,7 +43,8 @@ fn library() -> PathBuf {
     let profile = test.parent().and_then(Path::parent).unwrap();
     // `cargo build` may have left an older one beside that which `cargo test` made.
     let built = [profile.join("libinfer.so"), profile.join("deps/libinfer.so")];
-    let found = built.into_iter().filter(|path| path.exists()).max_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    let found =
+        built.into_iter().filter(|path| path.exists()).max_by_key(|path| path.metadata().unwrap().modified().unwrap());
     found.unwrap_or_else(|| panic!("no libinfer.so in {}", profile.display()))
 }
 

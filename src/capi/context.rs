@@ -354,10 +354,12 @@ pub unsafe extern "C" fn llama_detach_threadpool(ctx: *mut llama_context) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_set_embeddings(ctx: *mut llama_context, embeddings: bool) {
     // SAFETY: the caller promises NULL or a live context.
-    unsafe { change(ctx, |context| {
-        let _: () = context.set_embeddings(embeddings);
-        Ok(())
-    }) }
+    unsafe {
+        change(ctx, |context| {
+            let _: () = context.set_embeddings(embeddings);
+            Ok(())
+        })
+    }
 }
 
 /// Sets whether tokens see only what is before them.
@@ -367,10 +369,12 @@ pub unsafe extern "C" fn llama_set_embeddings(ctx: *mut llama_context, embedding
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_set_causal_attn(ctx: *mut llama_context, causal_attn: bool) {
     // SAFETY: the caller promises NULL or a live context.
-    unsafe { change(ctx, |context| {
-        let _: () = context.set_causal_attn(causal_attn);
-        Ok(())
-    }) }
+    unsafe {
+        change(ctx, |context| {
+            let _: () = context.set_causal_attn(causal_attn);
+            Ok(())
+        })
+    }
 }
 
 /// Whether tokens see only what is before them.
@@ -390,10 +394,12 @@ pub unsafe extern "C" fn llama_get_causal_attn(ctx: *const llama_context) -> boo
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_set_warmup(ctx: *mut llama_context, warmup: bool) {
     // SAFETY: the caller promises NULL or a live context.
-    unsafe { change(ctx, |context| {
-        let _: () = context.set_warmup(warmup);
-        Ok(())
-    }) }
+    unsafe {
+        change(ctx, |context| {
+            let _: () = context.set_warmup(warmup);
+            Ok(())
+        })
+    }
 }
 
 /// Sets what is asked, at least once per layer, whether to stop a decode: true stops it. NULL: nothing is asked. It must
@@ -421,10 +427,12 @@ pub unsafe extern "C" fn llama_set_abort_callback(
         Box::new(asked) as crate::context::AbortCallback
     });
     // SAFETY: the caller promises NULL or a live context.
-    unsafe { change(ctx, |context| {
-        let _: () = context.set_abort_callback(callback);
-        Ok(())
-    }) }
+    unsafe {
+        change(ctx, |context| {
+            let _: () = context.set_abort_callback(callback);
+            Ok(())
+        })
+    }
 }
 
 /// Waits until all computations are finished. The functions that return results do this themselves.
@@ -434,10 +442,12 @@ pub unsafe extern "C" fn llama_set_abort_callback(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_synchronize(ctx: *mut llama_context) {
     // SAFETY: the caller promises NULL or a live context.
-    unsafe { change(ctx, |context| {
-        let _: () = context.synchronize();
-        Ok(())
-    }) }
+    unsafe {
+        change(ctx, |context| {
+            let _: () = context.synchronize();
+            Ok(())
+        })
+    }
 }
 
 /// Changes a context.

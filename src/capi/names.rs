@@ -40,7 +40,8 @@ const META_KEYS: [&CStr; 12] = [
 pub extern "C" fn llama_ftype_name(ftype: CEnum<llama_ftype>) -> *const c_char {
     // Numbers from 0 on, one past the largest that has a name: there all others find their name too.
     static NAMES: LazyLock<[Vec<CString>; 2]> = LazyLock::new(|| {
-        ["", "(guessed) "].map(|prefix| (0..=64).map(|n| logging::c_text(&format!("{prefix}{}", ftype::name(n)))).collect())
+        ["", "(guessed) "]
+            .map(|prefix| (0..=64).map(|n| logging::c_text(&format!("{prefix}{}", ftype::name(n)))).collect())
     });
     let guessed = ftype.value() & ftype::GUESSED as i32 != 0;
     let names = &NAMES[usize::from(guessed)];

@@ -122,11 +122,13 @@ pub unsafe extern "C" fn llama_perf_context_print(ctx: *const llama_context) {
 /// `ctx` must be NULL or a live context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_perf_context_reset(ctx: *mut llama_context) {
-    // SAFETY: the caller promises NULL or a live context.
-    guard((), || unsafe { handle_mut(ctx) }?.change(|context, _| {
-        let _: () = context.reset_perf();
-        Ok(())
-    }))
+    guard((), || {
+        // SAFETY: the caller promises NULL or a live context.
+        unsafe { handle_mut(ctx) }?.change(|context, _| {
+            let _: () = context.reset_perf();
+            Ok(())
+        })
+    })
 }
 
 /// # Safety

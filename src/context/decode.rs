@@ -23,7 +23,9 @@ impl Context {
         }
         let (n_tokens, n_ubatch) = (batch.n_tokens(), self.settings.n_ubatch as usize);
         if !self.settings.causal_attn && n_tokens > n_ubatch {
-            return Err(Error::argument(format!("{n_tokens} tokens that see each other need one ubatch, of {n_ubatch}")));
+            return Err(Error::argument(format!(
+                "{n_tokens} tokens that see each other need one ubatch, of {n_ubatch}"
+            )));
         }
         let start = Instant::now();
         self.update_memory()?;

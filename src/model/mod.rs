@@ -61,9 +61,10 @@ impl Model {
     pub fn load(source: Source, mut params: ModelParams) -> Result<Arc<Model>> {
         let start = Instant::now();
         if let Some(progress) = &mut params.progress
-            && !progress(0.0) {
-                return Err(Error::Aborted);
-            }
+            && !progress(0.0)
+        {
+            return Err(Error::Aborted);
+        }
         let options = LoadOptions {
             mode: params.load_mode,
             header_only: params.vocab_only,
@@ -101,9 +102,10 @@ impl Model {
             }
         }
         if let Some(progress) = &mut params.progress
-            && !progress(1.0) {
-                return Err(Error::Aborted);
-            }
+            && !progress(1.0)
+        {
+            return Err(Error::Aborted);
+        }
         model.load_time = start.elapsed();
         Ok(Arc::new(model))
     }

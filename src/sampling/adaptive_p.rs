@@ -62,10 +62,11 @@ impl Sampler for AdaptiveP {
 
     fn accept(&mut self, token: Token) {
         if let Some((selected, p)) = self.pending.take()
-            && selected == token {
-                self.weighted_sum = p + self.decay * self.weighted_sum;
-                self.total_weight = 1.0 + self.decay * self.total_weight;
-            }
+            && selected == token
+        {
+            self.weighted_sum = p + self.decay * self.weighted_sum;
+            self.total_weight = 1.0 + self.decay * self.total_weight;
+        }
     }
 
     fn apply(&mut self, candidates: &mut Candidates<'_>) {

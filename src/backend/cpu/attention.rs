@@ -111,7 +111,8 @@ impl Kernel for AttentionTask<'_> {
         let v_stride = d_v.next_multiple_of(PANEL_ROWS);
         let k_stride = d_k.next_multiple_of(8);
         let sizes = [BLOCK * d_k, 8 * k_stride, BLOCK * v_stride, n_q * BLOCK];
-        let [keys, eight, values, scores] = scratch.split(sizes.map(|n| n * 4)).map(bytemuck::cast_slice_mut::<u8, f32>);
+        let [keys, eight, values, scores] =
+            scratch.split(sizes.map(|n| n * 4)).map(bytemuck::cast_slice_mut::<u8, f32>);
         for start in seen.clone().step_by(BLOCK) {
             let block = start..seen.end.min(start + BLOCK);
             let n_panels = block.len().div_ceil(PANEL_ROWS);
@@ -172,7 +173,8 @@ fn bias<S: Simd>(_: S, c: &Common<'_>, head: usize, token: usize, block: &Range<
     if c.soft_cap > 0.0 {
         let inverse = 1.0 / c.soft_cap;
         for score in scores.iter_mut() {
-            *score = c.soft_cap * if S::FMA { math::tanh::<true>(*score * inverse) } else { math::tanh::<false>(*score * inverse) };
+            *score = c.soft_cap
+                * if S::FMA { math::tanh::<true>(*score * inverse) } else { math::tanh::<false>(*score * inverse) };
         }
     }
     if let (Some(slope), Some(&q_pos)) = (c.slopes.get(head), c.mask.q_pos.get(token)) {

@@ -34,7 +34,7 @@ impl Kernel for FloatProduct<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        assert_eq!(self.x.len(), self.w.k);
+        assert_eq!(self.x.width(), self.w.k);
         assert!(self.rows.end <= self.w.m);
         if self.x.n() >= PANEL_TOKENS { self.panels(s) } else { self.row_by_row(s) }
     }

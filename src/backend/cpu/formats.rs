@@ -239,7 +239,8 @@ impl Format for k::Q3K {
 
     #[inline(always)]
     fn scales<L: Lanes>(&self, l: L) -> Scales {
-        let word = |i: usize| u32::from_le_bytes([self.scales[i], self.scales[i + 1], self.scales[i + 2], self.scales[i + 3]]);
+        let word =
+            |i: usize| u32::from_le_bytes([self.scales[i], self.scales[i + 1], self.scales[i + 2], self.scales[i + 3]]);
         let (low, high) = ([word(0), word(4)], word(8));
         let mut sc = [0i8; 16];
         for i in 0..4 {

@@ -3,11 +3,11 @@
 //! of a table of function pointers per instruction set: a kernel is written once and needs no entry anywhere.
 
 use super::simd::Simd;
+#[cfg(target_arch = "aarch64")]
+use super::simd::neon::Neon;
 use super::simd::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{avx2::Avx2, avx512::Avx512};
-#[cfg(target_arch = "aarch64")]
-use super::simd::neon::Neon;
 use std::sync::OnceLock;
 
 /// A computation that is compiled once per instruction set. `run` is `#[inline(always)]`, as is all that it calls, so that
@@ -40,7 +40,8 @@ pub fn available() -> Vec<Isa> {
     let mut sets = vec![Isa(Set::Scalar)];
     #[cfg(target_arch = "x86_64")]
     {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let avx2 =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         let avx512 = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")

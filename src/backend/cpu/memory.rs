@@ -103,7 +103,9 @@ impl<'a> Memory<'a> {
             0
         } else {
             let blocks = value.ne[0] / value.dtype.block_size() - 1;
-            blocks * value.nb[0] + value.dtype.type_size() + (1..4).map(|i| (value.ne[i] - 1) * value.nb[i]).sum::<usize>()
+            blocks * value.nb[0]
+                + value.dtype.type_size()
+                + (1..4).map(|i| (value.ne[i] - 1) * value.nb[i]).sum::<usize>()
         };
         if offset.checked_add(span).is_none_or(|end| end > buffer.len) {
             return Err(Error::tensor(&value.name, format!("its data is shorter than shape {:?}", value.ne)));

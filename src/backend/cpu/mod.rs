@@ -129,7 +129,13 @@ impl Backend for Cpu {
         self.n_threads = n_threads.max(1);
     }
 
-    fn run(&mut self, plan: &Plan, inputs: &Inputs, outputs: &mut [&mut [f32]], stop: &mut dyn FnMut() -> bool) -> Result<()> {
+    fn run(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
         self.resize_team();
         let needs = Run::needs(plan, self.team.n_threads());
         grow(&mut self.blocks, needs.blocks);

@@ -66,7 +66,7 @@ impl Kernel for Product<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        assert_eq!(self.x.len() * 32, self.w.k);
+        assert_eq!(self.x.width() * 32, self.w.k);
         assert!(self.rows.end <= self.w.m);
         let dtype = self.w.dtype;
         with_format(dtype, Run { s, product: self }).expect("callers ask has_integer_kernels");
@@ -198,7 +198,7 @@ fn panels<S: Simd, F: Format>(
     scratch: &mut Scratch,
     sink: &mut dyn Sink,
 ) {
-    let n_blocks = x.len();
+    let n_blocks = x.width();
     let pieces = n_blocks.div_ceil(PANEL_BLOCKS).max(1);
     let mut row = rows.start;
     while row < rows.end {
@@ -234,7 +234,12 @@ fn panels<S: Simd, F: Format>(
 
 /// Sweeps with the constants of a format, rounded up to few cases to bound the amount of code.
 #[inline(always)]
-fn sweep<S: Simd, F: Format>(s: S, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: &mut dyn FnMut(usize, &[f32; PANEL_ROWS])) {
+fn sweep<S: Simd, F: Format>(
+    s: S,
+    panel: PanelI8<'_>,
+    x: Rows<'_, XBlock>,
+    emit: &mut dyn FnMut(usize, &[f32; PANEL_ROWS]),
+) {
     match (F::HALVES, F::MAX) {
         (false, 0..=15) => s.sweep_i8::<false, 15>(panel, x, emit),
         (false, 16..=127) => s.sweep_i8::<false, 31>(panel, x, emit),
@@ -264,7 +269,8 @@ fn expand<'a, S: Simd, F: Format>(
     let (q, scales) = bytes.split_at_mut(part.len() * F::LEN * PANEL_ROWS);
     let (d, m) = bytemuck::cast_slice_mut::<u8, f32>(scales).split_at_mut(part.len() * n_parts * PANEL_ROWS);
     for group in 0..PANEL_ROWS / 8 {
-        let eight: [&[F]; 8] = std::array::from_fn(|r| &w.row((rows.start + 8 * group + r).min(rows.end - 1))[part.clone()]);
+        let eight: [&[F]; 8] =
+            std::array::from_fn(|r| &w.row((rows.start + 8 * group + r).min(rows.end - 1))[part.clone()]);
         for i in 0..part.len() {
             for (r, row) in eight.iter().enumerate() {
                 let scales = row[i].scales(l);
@@ -364,7 +370,9 @@ mod tests {
             for dtype in FORMATS {
                 assert!(crate::backend::cpu::formats::has_integer_kernels(dtype));
                 let len = dtype.block_size();
-                for (blocks, m, n) in [(1, 1, 1), (3, 7, 1), (2, 9, 2), (5, 5, 3), (1, 6, 4), (3, 33, 5), (2, 40, 7), (3, 70, 15)] {
+                for (blocks, m, n) in
+                    [(1, 1, 1), (3, 7, 1), (2, 9, 2), (5, 5, 3), (1, 6, 4), (3, 33, 5), (2, 40, 7), (3, 70, 15)]
+                {
                     let error = worst(isa, dtype, blocks * len, m, n);
                     assert!(error < TOLERANCE, "{} {dtype} {blocks} blocks x {m} x {n}: {error}", isa.name());
                 }

@@ -156,7 +156,11 @@ fn feed_forward_with_residual() {
                 let y = c.builder.add(y, x).unwrap();
                 let after = c.builder.norm(norm(NormKind::L2), y, Some(w), None).unwrap();
                 let z = c.builder.add(after, x).unwrap();
-                c.check(&format!("ffn {op:?} {dtype} x {n_tokens}"), &[z], if dtype == DType::F16 { EXACT } else { QUANTIZED });
+                c.check(
+                    &format!("ffn {op:?} {dtype} x {n_tokens}"),
+                    &[z],
+                    if dtype == DType::F16 { EXACT } else { QUANTIZED },
+                );
             }
         }
     }
@@ -198,7 +202,8 @@ fn attend(a: &Attend) {
         let h = c.builder.norm(norm(NormKind::Rms), h, Some(w), None).unwrap();
         c.builder.rope(rope, h, pos, None).unwrap()
     };
-    let (q, k, v) = (heads(&mut c, 0, n_head), heads(&mut c, n_head, n_head_kv), heads(&mut c, n_head + n_head_kv, n_head_kv));
+    let (q, k, v) =
+        (heads(&mut c, 0, n_head), heads(&mut c, n_head, n_head_kv), heads(&mut c, n_head + n_head_kv, n_head_kv));
     let (q, k) = (turn(&mut c, q), turn(&mut c, k));
     let v = c.builder.cont(v).unwrap();
     let n = d * n_head_kv;
@@ -244,7 +249,15 @@ fn attention_over_caches() {
     let (n_tokens, dtype) = (9, DType::F16);
     attend(&Attend { n_tokens, n_rows: 300, dtype, d: 40, p: plain, kind: RopeKind::Norm, sinks: true });
     attend(&Attend { n_tokens, n_rows: 90, dtype, d: 96, p: Attention { soft_cap: 5.0, ..plain }, kind, sinks });
-    attend(&Attend { n_tokens, n_rows: 90, dtype, d, p: Attention { max_alibi_bias: 8.0, ..plain }, kind, sinks: true });
+    attend(&Attend {
+        n_tokens,
+        n_rows: 90,
+        dtype,
+        d,
+        p: Attention { max_alibi_bias: 8.0, ..plain },
+        kind,
+        sinks: true,
+    });
 }
 
 #[test]
@@ -266,7 +279,11 @@ fn experts() {
             let y = c.builder.matmul_id(down, h, ids).unwrap();
             let y = c.builder.add_id(y, bias, ids).unwrap();
             let y = c.builder.mul(y, weights).unwrap();
-            c.check(&format!("experts {dtype} x {n_tokens}"), &[y], if dtype == DType::F16 { EXACT } else { 4.0 * QUANTIZED });
+            c.check(
+                &format!("experts {dtype} x {n_tokens}"),
+                &[y],
+                if dtype == DType::F16 { EXACT } else { 4.0 * QUANTIZED },
+            );
         }
     }
 }
@@ -313,7 +330,8 @@ fn single_nodes() {
     outputs.push(c.builder.get_rows(table, ids).unwrap());
     let other = c.builder.permute(x, [1, 0, 2, 3]).unwrap();
     let other = c.builder.cont(other).unwrap();
-    outputs.push(c.builder.matmul(other, turned_columns(&mut c, x)).unwrap());
+    let columns = turned_columns(&mut c, x);
+    outputs.push(c.builder.matmul(other, columns).unwrap());
     // Activations by approximations whose error is absolute: 1e-6 of values around 5.
     c.check("nodes", &outputs, 1e-9);
 }

@@ -120,7 +120,8 @@ impl Team {
         let mut team = Self { shared, workers: Vec::with_capacity(n_threads - 1) };
         for index in 1..n_threads {
             let shared = team.shared.clone();
-            let worker = std::thread::Builder::new().name(format!("infer-cpu-{index}")).spawn(move || work(&shared, index));
+            let worker =
+                std::thread::Builder::new().name(format!("infer-cpu-{index}")).spawn(move || work(&shared, index));
             team.workers.push(worker.map_err(|e| Error::io("starting a compute thread", e))?);
         }
         Ok(team)

@@ -51,7 +51,8 @@ impl Tasks {
         let n_items = n_head_kv * n_tokens.div_ceil(tile);
         let n_rows = end.max(start) - start;
         // Few items are balanced by sharing the rows as well.
-        let splits = if n_items >= 4 * n_threads { 1 } else { (4 * n_threads).div_ceil(n_items).min(max_splits(n_threads)) };
+        let splits =
+            if n_items >= 4 * n_threads { 1 } else { (4 * n_threads).div_ceil(n_items).min(max_splits(n_threads)) };
         let split = n_rows.div_ceil(splits).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
         Tasks { n_head_kv, n_tokens, tile, rows: start..start + n_rows, split }
     }
@@ -139,7 +140,8 @@ impl Run<'_> {
                 let (token, head) = (tokens.start + i / group, head_kv * group + i % group);
                 if n_splits > 1 {
                     // SAFETY: each item is taken once, and this part of the buffer is its own.
-                    let part = unsafe { self.floats.write(part_at(split, token, head, n_tokens, n_head, d_v), d_v + 2) };
+                    let part =
+                        unsafe { self.floats.write(part_at(split, token, head, n_tokens, n_head, d_v), d_v + 2) };
                     (part[0], part[1]) = (state.max, state.sum);
                     part[2..].copy_from_slice(sums);
                 } else {
@@ -157,7 +159,8 @@ impl Run<'_> {
                     let (token, head) = (i / n_head, i % n_head);
                     let parts = (0..n_splits).map(|split| {
                         // SAFETY: all parts are complete.
-                        let part = unsafe { self.floats.read(part_at(split, token, head, n_tokens, n_head, d_v), d_v + 2) };
+                        let part =
+                            unsafe { self.floats.read(part_at(split, token, head, n_tokens, n_head, d_v), d_v + 2) };
                         (Partial { max: part[0], sum: part[1] }, &part[2..])
                     });
                     // SAFETY: each head of each token is taken once.
@@ -240,7 +243,8 @@ impl Run<'_> {
     fn prepare(&self, heads: &Heads, token: usize, row: &mut [f32]) -> Result<(), Error> {
         if let Some(id) = heads.norm {
             let mut head = [0.0; MAX_HEAD];
-            let head = head.get_mut(..row.len()).ok_or_else(|| Error::Unsupported(format!("heads of {}", row.len())))?;
+            let head =
+                head.get_mut(..row.len()).ok_or_else(|| Error::Unsupported(format!("heads of {}", row.len())))?;
             head.copy_from_slice(row);
             self.weighted(id)?.run(self.isa, head, row);
         }
@@ -296,9 +300,10 @@ fn alibi<'a>(p: &Attention, n_head: usize, slopes: &'a mut [f32; MAX_HEADS]) -> 
 
 fn check_mask(mask: &Mask, n_tokens: usize, k: &Value) -> Result<(), Error> {
     let words = |r: &crate::graph::MaskRow| (r.end as usize).div_ceil(64) - (r.start as usize / 64);
-    let fits = mask.rows.iter().filter(|r| r.start < r.end).all(|r| {
-        r.end as usize <= k.ne[2] && r.bits.is_none_or(|from| from as usize + words(r) <= mask.words.len())
-    });
+    let fits =
+        mask.rows.iter().filter(|r| r.start < r.end).all(|r| {
+            r.end as usize <= k.ne[2] && r.bits.is_none_or(|from| from as usize + words(r) <= mask.words.len())
+        });
     if mask.rows.len() != n_tokens || !fits {
         return Err(Error::Internal(format!("mask of {} rows for {n_tokens} tokens over {:?}", mask.rows.len(), k.ne)));
     }

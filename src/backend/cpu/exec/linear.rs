@@ -88,8 +88,12 @@ impl Run<'_> {
                     let row = unsafe { x.floats([t, 0, 0]) };
                     let row = match norm {
                         Some(norm) => {
-                            // SAFETY: each token is taken once.
-                            let out = if any_floats { unsafe { self.floats.write(t * k, k) } } else { &mut *own_floats };
+                            let out = if any_floats {
+                                // SAFETY: each token is taken once.
+                                unsafe { self.floats.write(t * k, k) }
+                            } else {
+                                &mut *own_floats
+                            };
                             norm.run(self.isa, row, out);
                             &*out
                         }
@@ -141,7 +145,8 @@ impl Run<'_> {
                     continue;
                 }
                 let (rows, tokens) = split.item(item);
-                let mut sink = Finish { operands, out: self.memory.tensor(mat.out)?, isa: self.isa, first: tokens.start };
+                let mut sink =
+                    Finish { operands, out: self.memory.tensor(mat.out)?, isa: self.isa, first: tokens.start };
                 multiply(self.isa, &operands, rows, acts, tokens, scratch, &mut sink);
                 break;
             }
@@ -171,7 +176,8 @@ impl Run<'_> {
             let (width, from) = (rows.len(), rows.start);
             let mut keep = Keep { bias: gate.bias, buffer: &mut *buffer, from, width };
             multiply(self.isa, &gate, rows.clone(), acts, tokens.clone(), scratch, &mut keep);
-            let mut sink = Gate { op, bias: up.bias, gate: buffer, from, width, out, isa: self.isa, first: tokens.start };
+            let mut sink =
+                Gate { op, bias: up.bias, gate: buffer, from, width, out, isa: self.isa, first: tokens.start };
             multiply(self.isa, &up, rows, acts, tokens, scratch, &mut sink);
         }
         Ok(())

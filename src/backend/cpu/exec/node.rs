@@ -26,7 +26,9 @@ pub fn needs(graph: &Graph, id: ValueId) -> Needs {
             let x = graph.value(inputs[1]);
             Needs { blocks: x.n_rows() * x.ne[0].div_ceil(X_BLOCK), floats: x.n_elements() }
         }
-        Source::Node { .. } | Source::Weight(_) | Source::State(_) | Source::Input(_) | Source::View { .. } => Needs::default(),
+        Source::Node { .. } | Source::Weight(_) | Source::State(_) | Source::Input(_) | Source::View { .. } => {
+            Needs::default()
+        }
     }
 }
 
@@ -194,7 +196,9 @@ impl Run<'_> {
                 let row = unsafe { self.row(x, at, &mut a[..x.value.ne[0]]) };
                 result[0] = row.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
             }
-            Op::MatMul | Op::MatMulId | Op::SetRows | Op::TopK { .. } | Op::Attention(_) => return Err(missing().into()),
+            Op::MatMul | Op::MatMulId | Op::SetRows | Op::TopK { .. } | Op::Attention(_) => {
+                return Err(missing().into());
+            }
         }
         Ok(())
     }
@@ -206,7 +210,14 @@ impl Run<'_> {
     }
 
     /// An index that was computed or given, checked against dimension `dim` of `table`.
-    fn index(&self, ids: &Tensor<'_>, i: usize, at: [usize; 3], table: &Tensor<'_>, dim: usize) -> Result<usize, Error> {
+    fn index(
+        &self,
+        ids: &Tensor<'_>,
+        i: usize,
+        at: [usize; 3],
+        table: &Tensor<'_>,
+        dim: usize,
+    ) -> Result<usize, Error> {
         // SAFETY: the results of earlier steps are complete.
         let id = unsafe { ids.word(i, at) } as i32;
         match usize::try_from(id) {
@@ -334,8 +345,12 @@ impl Run<'_> {
                 continue;
             }
             let size = w.value.nb[2];
-            let weights =
-                Weights { dtype: w.value.dtype, data: &data[expert * size..][..w.value.dtype.row_size(k) * n_rows], k, m: n_rows };
+            let weights = Weights {
+                dtype: w.value.dtype,
+                data: &data[expert * size..][..w.value.dtype.row_size(k) * n_rows],
+                k,
+                m: n_rows,
+            };
             let rows_of_item = chunk * EXPERT_ROWS..n_rows.min((chunk + 1) * EXPERT_ROWS);
             let sources = slots.iter().map(|&s| {
                 let (token, used) = (s as usize / n_used, s as usize % n_used);

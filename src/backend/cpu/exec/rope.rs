@@ -85,7 +85,8 @@ impl Ropes<'_> {
                     None => None,
                 };
                 // SAFETY: each item is taken once, and its part of the table is its own.
-                let (sin, cos) = unsafe { self.angles.write(table.offset + item * n_dims, n_dims) }.split_at_mut(n_dims / 2);
+                let (sin, cos) =
+                    unsafe { self.angles.write(table.offset + item * n_dims, n_dims) }.split_at_mut(n_dims / 2);
                 for (pair, (sin, cos)) in sin.iter_mut().zip(cos).enumerate() {
                     (*sin, *cos) = table.rope.sin_cos(pair, pos, factors.map_or(1.0, |f| f[pair]));
                 }

@@ -110,16 +110,7 @@ impl Lanes for Avx2 {
             };
             let column = |c: usize| _mm256_permute2x128_si256::<0x20>(quad(c, 0), quad(c, 1));
             let column_high = |c: usize| _mm256_permute2x128_si256::<0x31>(quad(c, 0), quad(c, 1));
-            [
-                column(0),
-                column(1),
-                column(2),
-                column(3),
-                column_high(0),
-                column_high(1),
-                column_high(2),
-                column_high(3),
-            ]
+            [column(0), column(1), column(2), column(3), column_high(0), column_high(1), column_high(2), column_high(3)]
         }
     }
     #[inline(always)]
@@ -295,7 +286,7 @@ impl Avx2 {
         while from + T <= x.n() {
             let mut out = [[0.0; PANEL_ROWS]; T];
             for group in [0, 2] {
-                self.tile_i8::<T, HALVES, MAX>(panel, group, x.pointers(from), x.len(), &mut out);
+                self.tile_i8::<T, HALVES, MAX>(panel, group, x.pointers(from), x.width(), &mut out);
             }
             for (t, sums) in out.iter().enumerate() {
                 emit(from + t, sums);
@@ -306,7 +297,13 @@ impl Avx2 {
     }
 
     #[inline(always)]
-    fn tile_f32<const T: usize>(self, panel: PanelF32<'_>, column: usize, x: [*const f32; T], out: &mut [[f32; PANEL_ROWS]; T]) {
+    fn tile_f32<const T: usize>(
+        self,
+        panel: PanelF32<'_>,
+        column: usize,
+        x: [*const f32; T],
+        out: &mut [[f32; PANEL_ROWS]; T],
+    ) {
         // SAFETY: AVX2 and FMA are there; `sweep_f32` checked that the panel and the tokens have `panel.k` rows.
         unsafe {
             let mut sums = [[_mm256_setzero_ps(); 2]; T];
@@ -388,8 +385,13 @@ impl Simd for Avx2 {
 /// The processor has the instructions.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline(never)]
-unsafe fn sweep_i8<const HALVES: bool, const MAX: u8>(s: Avx2, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
-    panel.check::<HALVES>(x.len());
+unsafe fn sweep_i8<const HALVES: bool, const MAX: u8>(
+    s: Avx2,
+    panel: PanelI8<'_>,
+    x: Rows<'_, XBlock>,
+    emit: Emit<'_>,
+) {
+    panel.check::<HALVES>(x.width());
     let next = s.tiles_i8::<3, HALVES, MAX>(panel, x, 0, emit);
     s.tiles_i8::<1, HALVES, MAX>(panel, x, next, emit);
 }
@@ -399,7 +401,7 @@ unsafe fn sweep_i8<const HALVES: bool, const MAX: u8>(s: Avx2, panel: PanelI8<'_
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline(never)]
 unsafe fn sweep_f32(s: Avx2, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>) {
-    panel.check(x.len());
+    panel.check(x.width());
     let next = s.tiles_f32::<6>(panel, x, 0, emit);
     let next = s.tiles_f32::<3>(panel, x, next, emit);
     s.tiles_f32::<1>(panel, x, next, emit);

@@ -81,7 +81,7 @@ impl Avx512 {
     ) -> usize {
         while from + T <= x.n() {
             let mut out = [[0.0; PANEL_ROWS]; T];
-            self.tile_i8::<T, HALVES>(panel, x.pointers(from), x.len(), &mut out);
+            self.tile_i8::<T, HALVES>(panel, x.pointers(from), x.width(), &mut out);
             for (t, sums) in out.iter().enumerate() {
                 emit(from + t, sums);
             }
@@ -167,7 +167,7 @@ impl Simd for Avx512 {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline(never)]
 unsafe fn sweep_i8<const HALVES: bool>(s: Avx512, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
-    panel.check::<HALVES>(x.len());
+    panel.check::<HALVES>(x.width());
     let next = s.tiles_i8::<6, HALVES>(panel, x, 0, emit);
     let next = s.tiles_i8::<4, HALVES>(panel, x, next, emit);
     let next = s.tiles_i8::<2, HALVES>(panel, x, next, emit);
@@ -179,7 +179,7 @@ unsafe fn sweep_i8<const HALVES: bool>(s: Avx512, panel: PanelI8<'_>, x: Rows<'_
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 #[inline(never)]
 unsafe fn sweep_f32(s: Avx512, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>) {
-    panel.check(x.len());
+    panel.check(x.width());
     let next = s.tiles_f32::<12>(panel, x, 0, emit);
     let next = s.tiles_f32::<6>(panel, x, next, emit);
     let next = s.tiles_f32::<2>(panel, x, next, emit);

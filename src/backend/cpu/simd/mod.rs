@@ -156,7 +156,7 @@ impl<'a, T> Rows<'a, T> {
 
     /// Elements per row.
     #[inline(always)]
-    pub fn len(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.len
     }
 

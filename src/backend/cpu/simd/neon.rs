@@ -283,7 +283,7 @@ impl Simd for Neon {
 
     #[inline(never)]
     fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
-        panel.check::<HALVES>(x.len());
+        panel.check::<HALVES>(x.width());
         for t in 0..x.n() {
             emit(t, &self.tile_i8::<HALVES, MAX>(panel, x.row(t)));
         }
@@ -291,7 +291,7 @@ impl Simd for Neon {
 
     #[inline(never)]
     fn sweep_f32(self, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>) {
-        panel.check(x.len());
+        panel.check(x.width());
         let pairs = x.n() / 2 * 2;
         for t in (0..pairs).step_by(2) {
             for (i, sums) in self.tile_f32::<2>(panel, x.pointers(t)).iter().enumerate() {

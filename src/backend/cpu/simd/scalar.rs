@@ -134,12 +134,7 @@ impl Simd for Scalar {
     }
 
     #[inline(never)]
-    fn sweep_i8<const HALVES: bool, const MAX: u8>(
-        self,
-        panel: PanelI8<'_>,
-        x: Rows<'_, XBlock>,
-        emit: Emit<'_>,
-    ) {
+    fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
         for t in 0..x.n() {
             let mut sums = [0.0; PANEL_ROWS];
             for (b, x) in x.row(t).iter().enumerate() {
