@@ -213,9 +213,10 @@ fn a_model_without_vocabulary_has_numbers_only() {
 
 #[test]
 fn broken_files_are_errors() {
-    let breaks: [(&str, fn(&mut Gguf)); 9] = [
-        ("no tokens", |meta| drop(meta.remove("tokenizer.ggml.tokens"))),
-        ("no merges", |meta| drop(meta.remove("tokenizer.ggml.merges"))),
+    type Break = (&'static str, fn(&mut Gguf));
+    let breaks: [Break; 9] = [
+        ("no tokens", |meta| _ = meta.remove("tokenizer.ggml.tokens")),
+        ("no merges", |meta| _ = meta.remove("tokenizer.ggml.merges")),
         ("tokens that are numbers", |meta| meta.set("tokenizer.ggml.tokens", &[1i32, 2][..]).unwrap()),
         ("two equal tokens", |meta| set_strings(meta, "tokenizer.ggml.tokens", &["a", "a"].map(String::from))),
         ("too few scores", |meta| meta.set("tokenizer.ggml.scores", &[1f32][..]).unwrap()),

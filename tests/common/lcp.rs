@@ -6,7 +6,7 @@ use infer::model::{Pooling, RopeScaling};
 use libloading::Library;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::Path;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 /// `llama_model_params` of llama.h.
@@ -287,7 +287,7 @@ impl<'a> Theirs<'a> {
 
     fn row(&self, data: *const f32, n: usize) -> Option<Vec<f32>> {
         // SAFETY: llama.cpp returns NULL or a row of this length.
-        (data != null()).then(|| unsafe { std::slice::from_raw_parts(data, n) }.to_vec())
+        (!data.is_null()).then(|| unsafe { std::slice::from_raw_parts(data, n) }.to_vec())
     }
 
     fn n_embd(&self) -> usize {
