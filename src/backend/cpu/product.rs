@@ -102,6 +102,12 @@ impl<S: Simd> FormatVisitor for Run<'_, S> {
     }
 }
 
+const CACHE_LINE: usize = 64;
+/// Rows of at most as many bytes are fetched ahead a whole group of rows.
+const MAX_SHORT_ROW: usize = 2048;
+/// How far ahead longer rows are fetched, each in itself.
+const LONG_ROW_AHEAD: usize = 1024;
+
 /// Tokens `from..from + T`, `R` rows at once; returns `T`.
 #[inline(always)]
 fn in_place<S: Simd, F: Format, const R: usize, const T: usize>(
@@ -134,12 +140,19 @@ fn dots<S: Simd, F: Format, const R: usize, const T: usize>(s: S, w: [&[F]; R], 
     for x in &x {
         assert_eq!(x.len(), n * F::GROUPS);
     }
+    // Rows are read side by side, each for a short way: too short for the processor to see a stream. What comes after them
+    // in memory is what is read next.
+    let row_size = std::mem::size_of_val(w[0]);
+    let ahead = if row_size <= MAX_SHORT_ROW { R * row_size } else { LONG_ROW_AHEAD };
     let use_minima = !(S::WIDE_IS_SIGNED && F::MAX > 127);
     let mut sums = [[l.zero(); R]; T];
     let mut minima = [[0.0f32; R]; T];
     for i in 0..n {
         let mut scales = [Scales::ZERO; R];
         for (scales, w) in scales.iter_mut().zip(&w) {
+            for line in (0..size_of::<F>()).step_by(CACHE_LINE) {
+                l.prefetch((&raw const w[i]).cast::<u8>().wrapping_add(ahead + line));
+            }
             *scales = w[i].scales(l);
         }
         for g in 0..F::GROUPS {

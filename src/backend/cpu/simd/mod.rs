@@ -25,6 +25,11 @@ pub trait Lanes: Copy {
     /// Eight f32.
     type F: Copy;
 
+    /// Hints that what lies at `p` will be read soon; any address will do.
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        let _ = p;
+    }
     /// Reads 32 bytes.
     fn load(self, p: &[u8; 32]) -> Self::B;
     /// Writes 32 bytes.
