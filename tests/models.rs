@@ -203,27 +203,29 @@ fn rerankers_rank() {
     }
 }
 
+/// What a cache type costs is measured on llama.cpp itself, against its own f32 cache: ours may cost half as much again, and
+/// the two, which round different things, be twice as far apart.
 #[test]
-fn caches_of_other_types_answer_alike() {
+fn caches_of_other_types_cost_no_more() {
     // Heads of 32 are stored as they are, those of 64 are mixed first.
     let heads_of_64 = Pair::new(Tiny { head: 64, ..Tiny::new("llama", "wide") });
     for pair in DECODERS.map(pair).into_iter().chain([heads_of_64]) {
-        for (dtype, nmse) in [
-            (DType::F16, MAX_NMSE),
-            (DType::BF16, 10.0 * MAX_NMSE),
-            (DType::Q8_0, 10.0 * MAX_NMSE),
-            (DType::Q4_0, 1000.0 * MAX_NMSE),
-        ] {
+        let exact = pair.their_trace(&Setup::default(), scenario::prompt_then_steps);
+        for dtype in [DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0] {
             for flash in [true, false] {
-                let quantized = dtype.block_size() > 1;
-                let setup = Setup {
-                    type_k: dtype,
-                    type_v: if quantized && !flash { DType::F16 } else { dtype },
-                    flash,
-                    ..Setup::default()
-                };
-                let limits = Limits { nmse, kl: 2.0 * nmse };
-                pair.check(&format!("{dtype} cache, flash {flash}"), &setup, scenario::prompt_then_steps, limits);
+                // Without flash attention llama.cpp has no quantized values.
+                let type_v = if dtype.block_size() > 1 && !flash { DType::F16 } else { dtype };
+                let setup = Setup { type_k: dtype, type_v, flash, ..Setup::default() };
+                let theirs = pair.their_trace(&setup, scenario::prompt_then_steps);
+                let cost = distance(&exact.rows, &theirs.rows).nmse.max(MAX_NMSE);
+                for &(backend, kind) in BACKENDS {
+                    let label = format!("{}-{} {dtype} cache on {backend}", pair.tiny.arch, pair.tiny.name);
+                    let ours = pair.our_trace(&setup, scenario::prompt_then_steps, kind);
+                    let (own, apart) = (distance(&exact.rows, &ours.rows), distance(&theirs.rows, &ours.rows));
+                    println!("{label}, flash {flash}: {:.1e} of {cost:.1e}, {:.1e} apart", own.nmse, apart.nmse);
+                    assert!(own.nmse <= 1.5 * cost, "{label}: {own:?} where llama.cpp has {cost:.1e}");
+                    assert!(apart.nmse <= 2.0 * cost, "{label}: {apart:?} where llama.cpp has {cost:.1e}");
+                }
             }
         }
     }
@@ -252,8 +254,9 @@ fn sequences_are_edited() {
 
 #[test]
 fn positions_move() {
+    let linear = Pair::new(Tiny { scaling: Scaling::Linear, ..Tiny::new("qwen2", "linear") });
     let factors = Pair::new(Tiny { scaling: Scaling::Factors, ..Tiny::new("llama", "factors") });
-    for pair in [pair("llama"), pair("qwen3"), windowed(), factors] {
+    for pair in [pair("llama"), pair("qwen3"), windowed(), linear, factors] {
         for dtype in [DType::F32, DType::F16] {
             let setup = Setup { type_k: dtype, type_v: dtype, ..Setup::default() };
             pair.check(&format!("shift {dtype}"), &setup, scenario::shift, EXACT);
@@ -261,43 +264,36 @@ fn positions_move() {
     }
 }
 
-/// llama.cpp turns keys the other way when positions are divided, and with YaRN makes them longer whenever they move, so that
-/// here the answer is that of a model with one layer, whose keys depend on nothing but token and position, to tokens that
-/// had the new positions from the beginning.
+/// Where llama.cpp cannot be the measure: when positions are divided it turns keys the other way, and with YaRN and LongRope
+/// it scales keys once more with every shift. The answer here is that of a model with one layer, whose keys depend on
+/// nothing but token and position, to tokens that had their last positions from the beginning.
 #[test]
-fn positions_divide() {
-    for scaling in [Scaling::None, Scaling::Yarn] {
-        divided_positions_are_as_good_as_given(Pair::new(Tiny {
-            n_layer: 1,
-            scaling,
-            ..Tiny::new("llama", "one-layer")
-        }));
-    }
-}
-
-fn divided_positions_are_as_good_as_given(pair: Pair) {
-    for &(backend, kind) in BACKENDS {
-        let answer = |divided_before: bool| {
-            let mut ours = Ours::try_new(&pair.ours, &Setup::default(), kind).unwrap();
-            let mut run = Run::new(&mut ours, pair.tiny.n_vocab);
-            let mut batch = run.toks(0, 0, 24, false);
-            if divided_before {
-                batch.iter_mut().for_each(|t| t.pos = if t.pos < 16 { t.pos / 4 } else { t.pos - 12 });
-                run.decode(&batch);
-            } else {
-                run.decode(&batch);
-                run.engine.seq_div(0, 0, 16, 4);
-                run.engine.seq_add(0, 16, -1, -12);
-            }
-            run.note_positions(1);
-            let step = run.toks(0, 12, 3, true);
-            run.decode(&step);
-            run.trace
-        };
-        let (want, have) = (answer(true), answer(false));
-        assert_eq!(want.notes, have.notes);
-        let d = distance(&want.rows, &have.rows);
-        assert!(d.nmse <= MAX_NMSE, "{backend}: {d:?}");
+fn moved_positions_are_as_good_as_first_ones() {
+    for scaling in [Scaling::None, Scaling::Linear, Scaling::Yarn, Scaling::LongRope, Scaling::Factors] {
+        let pair = Pair::new(Tiny { n_layer: 1, scaling, ..Tiny::new("llama", "one-layer") });
+        for &(backend, kind) in BACKENDS {
+            let answer = |moved_before: bool| {
+                let mut ours = Ours::try_new(&pair.ours, &Setup::default(), kind).unwrap();
+                let mut run = Run::new(&mut ours, pair.tiny.n_vocab);
+                let mut batch = run.toks(0, 0, 24, false);
+                if moved_before {
+                    batch.iter_mut().for_each(|t| t.pos = if t.pos < 16 { t.pos / 4 } else { t.pos - 12 });
+                    run.decode(&batch);
+                } else {
+                    run.decode(&batch);
+                    run.engine.seq_div(0, 0, 16, 4);
+                    run.engine.seq_add(0, 16, -1, -12);
+                }
+                run.note_positions(1);
+                let step = run.toks(0, 12, 3, true);
+                run.decode(&step);
+                run.trace
+            };
+            let (want, have) = (answer(true), answer(false));
+            assert_eq!(want.notes, have.notes);
+            let d = distance(&want.rows, &have.rows);
+            assert!(d.nmse <= MAX_NMSE, "{scaling:?} on {backend}: {d:?}");
+        }
     }
 }
 
