@@ -54,7 +54,7 @@ pub struct Cpu {
 impl Cpu {
     /// A backend that works with `n_threads` threads (at least one), the caller's included.
     pub fn new(n_threads: usize) -> Result<Cpu> {
-        Cpu::with_isa(n_threads, kernels::best())
+        Cpu::with_isa(n_threads.min(processors()), kernels::best())
     }
 
     /// A backend with a given instruction set, for tests.
@@ -126,7 +126,8 @@ impl Backend for Cpu {
     }
 
     fn set_n_threads(&mut self, n_threads: usize) {
-        self.n_threads = n_threads.max(1);
+        // More threads than processors would only wait for each other.
+        self.n_threads = n_threads.clamp(1, processors());
     }
 
     fn run(
@@ -187,4 +188,9 @@ fn grow<T: Default + Clone>(buffer: &mut Vec<T>, n: usize) {
     if buffer.len() < n {
         buffer.resize(n, T::default());
     }
+}
+
+/// How many threads can run at once.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
