@@ -1,5 +1,5 @@
-//! Mutated model files: whatever a file says, loading it, making a context and decoding end with success or an error. No
-//! panic, no abort, no file that takes more than ten seconds, no process that takes more than two gigabytes.
+//! Mutated model files: whatever a file says, loading it, tokenizing, making a context and decoding end with success or an
+//! error. No panic, no abort, no file that takes more than ten seconds, no process that takes more than two gigabytes.
 //!
 //! Ten thousand files take a few seconds; `INFER_FUZZ_FILES=1000000 cargo test --test robust` runs more, `INFER_FUZZ_SEED`
 //! starts elsewhere.
@@ -10,7 +10,7 @@ use common::engine::{Ours, Setup};
 use common::scenario::Run;
 use common::tiny::{Random, Scaling, Tiny};
 use infer::context::BackendKind;
-use infer::gguf::{Array, Gguf, Source, TensorInfo, Value};
+use infer::gguf::{Array, Gguf, Source, TensorInfo, Value, ValueType};
 use infer::model::{Model, ModelParams, Pooling};
 use infer::quant::DType;
 use std::collections::BTreeMap;
@@ -120,6 +120,10 @@ fn use_file(seed: u64, corpus: &[Gguf]) -> &'static str {
     let mut random = Random::new(seed);
     let bytes = mutated(&mut random, &corpus[random_index(seed, corpus.len())]);
     let Ok(model) = Model::load(Source::Bytes(bytes), ModelParams::default()) else { return DEPTHS[0] };
+    for text in [&b"Hello  w\xc3\xb6rld <s>\n\xff\xe2\x82"[..], b"", b"aaaaaaaa"] {
+        let Ok(tokens) = model.vocab.tokenize(text, true, true) else { continue };
+        let _ = model.vocab.detokenize(&tokens, false, true);
+    }
     let embeddings = random.below(3) == 0 || model.def().unwrap().encoder_only;
     let setup = Setup {
         n_ctx: if random.below(4) == 0 { 0 } else { 64 },
@@ -172,7 +176,39 @@ fn corpus() -> Vec<Gguf> {
     ]
     .into_iter()
     .map(|tiny| Gguf::from_bytes(&tiny.to_bytes()).unwrap())
+    .enumerate()
+    .map(|(i, mut gguf)| {
+        let tokenizers = ["none", "llama", "gpt2", "none", "t5", "none", "bert", "none", "rwkv"];
+        set_vocabulary(&mut gguf, tokenizers[i]);
+        gguf
+    })
     .collect()
+}
+
+/// Forty tokens: specials, bytes, letters and words as each tokenizer writes them.
+fn set_vocabulary(gguf: &mut Gguf, tokenizer: &str) {
+    if tokenizer == "none" {
+        return;
+    }
+    let mut tokens: Vec<String> =
+        ["<unk>", "<s>", "</s>", "<0x00>", "<0x0A>", "[UNK]", "[SEP]", "\u{2581}", "\u{120}", "\\n"]
+            .map(String::from)
+            .to_vec();
+    tokens.extend(('a'..='z').map(String::from));
+    tokens.extend(["ll", "\u{2581}w", "\u{120}w", "'\\xff'"].map(String::from));
+    assert_eq!(tokens.len(), 40);
+    let types: Vec<i32> = (0..40).map(|i| [2, 3, 3, 6, 6].get(i).copied().unwrap_or(1)).collect();
+    let scores: Vec<f32> = (0..40).map(|i| -(i as f32)).collect();
+    gguf.set("tokenizer.ggml.model", tokenizer).unwrap();
+    gguf.set("tokenizer.ggml.pre", "default").unwrap();
+    gguf.set("tokenizer.ggml.tokens", Value::Array(Array::strings(&tokens))).unwrap();
+    gguf.set("tokenizer.ggml.token_type", &types[..]).unwrap();
+    gguf.set("tokenizer.ggml.scores", &scores[..]).unwrap();
+    gguf.set("tokenizer.ggml.merges", Value::Array(Array::strings(["l l", "\u{120} w"]))).unwrap();
+    gguf.set("tokenizer.ggml.precompiled_charsmap", &[4u8, 0, 0, 0, 1, 2, 3, 4, 65, 0][..]).unwrap();
+    for (name, id) in [("bos", 1u32), ("eos", 2), ("unknown", 0), ("seperator", 6)] {
+        gguf.set(format!("tokenizer.ggml.{name}_token_id"), id).unwrap();
+    }
 }
 
 /// A file with a few things wrong: values of its metadata, shapes, types and places of its tensors, or plain bytes.
@@ -188,10 +224,10 @@ fn mutated(random: &mut Random, good: &Gguf) -> Vec<u8> {
             gguf.set(key.clone(), odd_value(random, value)).unwrap();
         }
     }
-    if random.below(3) == 0 {
+    if random.below(2) == 0 {
         add_odd_keys(random, good, &mut gguf);
     }
-    let spoiled = if random.below(2) == 0 { random.below(good.tensors().len()) } else { usize::MAX };
+    let spoiled = if random.below(4) == 0 { random.below(good.tensors().len()) } else { usize::MAX };
     for (i, t) in good.tensors().iter().enumerate() {
         let odd = if i == spoiled { odd_tensor(random, t) } else { Some(t.clone()) };
         let added = odd.map(|t| gguf.add_tensor(t));
@@ -206,7 +242,7 @@ fn mutated(random: &mut Random, good: &Gguf) -> Vec<u8> {
         value.to_le_bytes()
     }));
     bytes.resize(header + (size as usize).next_multiple_of(32), 0);
-    if random.below(2) == 0 {
+    if random.below(4) == 0 {
         spoil_bytes(random, &mut bytes, header);
     }
     bytes
@@ -218,7 +254,10 @@ fn odd_value(random: &mut Random, value: &Value) -> Value {
     const FLOATS: [f32; 9] =
         [0.0, -0.0, -1.0, 1e-38, 1e38, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE];
     let integer = INTEGERS[random.below(INTEGERS.len())];
-    match random.below(8) {
+    if let Value::Array(array) = value {
+        return odd_array(random, array);
+    }
+    match random.below(16) {
         0 => Value::Array((&[integer, integer][..]).into()),
         1 => Value::Array(Array::strings(["a", "", "b"])),
         2 => Value::U64(u64::MAX),
@@ -242,10 +281,28 @@ fn odd_value(random: &mut Random, value: &Value) -> Value {
     }
 }
 
+/// An array of another length, of other elements, or of another type.
+fn odd_array(random: &mut Random, array: &Array) -> Value {
+    let len = [0, 1, array.len().saturating_sub(1), array.len() + 1][random.below(4)];
+    if array.element_type() == ValueType::String && random.below(4) > 0 {
+        let odd: &[u8] = [&b""[..], b" ", b"a", b"<0xZZ>", b"\xff\xfe", b"\xe2\x96\x81"][random.below(6)];
+        let strings = (0..len.max(1)).map(|i| if random.below(4) == 0 { odd } else { array.string(i).unwrap_or(b"x") });
+        return Value::Array(Array::strings(strings));
+    }
+    let numbers: Vec<i32> = (0..len).map(|_| [-1, 0, 3, 6, i32::MAX, i32::MIN][random.below(6)]).collect();
+    if random.below(2) == 0 {
+        return numbers.iter().map(|&n| n as f32 / 0.3).collect::<Vec<f32>>()[..].into();
+    }
+    numbers[..].into()
+}
+
 /// Keys that the file lacked.
 fn add_odd_keys(random: &mut Random, good: &Gguf, gguf: &mut Gguf) {
     let arch: String = good.require("general.architecture").unwrap();
-    const KEYS: [&str; 16] = [
+    const KEYS: [&str; 19] = [
+        "context_length",
+        "rope.freq_base",
+        "attention.layer_norm_rms_epsilon",
         "attention.head_count_kv",
         "attention.sliding_window",
         "attention.sliding_window_pattern",
@@ -265,7 +322,9 @@ fn add_odd_keys(random: &mut Random, good: &Gguf, gguf: &mut Gguf) {
     ];
     for _ in 0..1 + random.below(2) {
         let key = format!("{arch}.{}", KEYS[random.below(KEYS.len())]);
-        let like = if random.below(2) == 0 { Value::F32(1.0) } else { Value::U32(3) };
+        // Of the right type as a rule, or the key would be refused before it does anything.
+        let float = ["scale", "factor", "base", "epsilon", "softcapping"].iter().any(|word| key.contains(word));
+        let like = if float { Value::F32(1.0) } else { Value::U32(3) };
         gguf.set(key, odd_value(random, &like)).unwrap();
     }
 }
