@@ -388,9 +388,14 @@ pub unsafe extern "C" fn llama_detokenize(
     let write = |vocab: &Vocab| {
         // SAFETY: the caller promises n_tokens tokens.
         let tokens = unsafe { array(tokens, non_negative(n_tokens, "n_tokens")?, "tokens") }?;
-        let found = vocab.detokenize(tokens, remove_special, unparse_special)?;
+        let found = vocab.detokenize_sized(tokens, remove_special, unparse_special)?;
+        // As in llama.cpp, there must be room for the text as it is before spaces are cleaned up.
+        let needed = i32::try_from(found.n_uncleaned).unwrap_or(i32::MAX);
+        if needed > text_len_max {
+            return Ok(-needed);
+        }
         // SAFETY: the caller promises text_len_max writable bytes.
-        unsafe { write_all(&found, text.cast(), text_len_max, "text") }
+        unsafe { write_all(&found.text, text.cast(), text_len_max, "text") }
     };
     // SAFETY: the caller promises NULL or a live vocabulary.
     unsafe { ask(vocab, i32::MIN, write) }

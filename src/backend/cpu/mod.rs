@@ -33,7 +33,7 @@ use act::XBlock;
 use exec::{Leave, RopeTables, Run, Worker};
 use kernels::Isa;
 use memory::{Memory, Shared};
-use scratch::Scratch;
+use scratch::{Scratch, grow};
 use std::sync::{Mutex, PoisonError};
 use threads::{Member, Team};
 
@@ -139,8 +139,9 @@ impl Backend for Cpu {
     ) -> Result<()> {
         self.resize_team();
         let needs = Run::needs(plan, self.team.n_threads());
-        grow(&mut self.blocks, needs.blocks);
-        grow(&mut self.floats, needs.floats);
+        grow(&mut self.blocks, needs.blocks, XBlock::default())?;
+        grow(&mut self.floats, needs.floats, 0.0)?;
+        self.arena.reserve(plan.arena_size)?;
         self.ropes.prepare(plan);
         let [arena] = self.arena.split([plan.arena_size]);
         let run = Run {
@@ -181,12 +182,6 @@ unsafe impl Sync for Caller<'_> {}
 impl Caller<'_> {
     fn ask(&self) -> bool {
         (self.0.borrow_mut())()
-    }
-}
-
-fn grow<T: Default + Clone>(buffer: &mut Vec<T>, n: usize) {
-    if buffer.len() < n {
-        buffer.resize(n, T::default());
     }
 }
 
