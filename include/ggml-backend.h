@@ -14,6 +14,9 @@ enum ggml_backend_dev_type {
     GGML_BACKEND_DEVICE_TYPE_META = 4,
 };
 
+// A piece of memory that a device can use.
+struct ggml_backend_buffer;
+
 // A kind of memory that a device can use.
 struct ggml_backend_buffer_type;
 
@@ -103,6 +106,11 @@ GGML_API ggml_backend_reg_t ggml_backend_reg_get(size_t index);
 // `name` must be NULL or a NUL-terminated string.
 GGML_API ggml_backend_reg_t ggml_backend_reg_by_name(const char *name);
 
+// Would add a family of devices of another library. There is no way to compute with them here: the reason is logged, and
+// the families stay those that there are.
+GGML_API
+void ggml_backend_register(ggml_backend_reg_t reg);
+
 // Returns a family's name. The string lives as long as the library.
 GGML_API const char *ggml_backend_reg_name(ggml_backend_reg_t reg);
 
@@ -169,6 +177,9 @@ GGML_API const char *ggml_backend_buft_name(ggml_backend_buffer_type_t buft);
 
 // Whether the program can read a kind of memory directly.
 GGML_API bool ggml_backend_buft_is_host(ggml_backend_buffer_type_t buft);
+
+// Whether the program can read a piece of memory directly.
+GGML_API bool ggml_backend_buffer_is_host(ggml_backend_buffer_t buffer);
 
 // Returns the device that a kind of memory belongs to.
 GGML_API ggml_backend_dev_t ggml_backend_buft_get_device(ggml_backend_buffer_type_t buft);

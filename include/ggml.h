@@ -20,6 +20,7 @@
 #define GGML_MEM_ALIGN 16
 
 typedef struct ggml_bf16_t ggml_bf16_t;
+struct ggml_tensor;
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,6 +34,11 @@ extern "C" {
 _Noreturn
 #endif
 GGML_API void ggml_abort(const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+// Names a tensor; a name of more than 63 bytes is cut. `fmt` is printf's; up to four arguments are formatted when all are
+// integers or strings, else it becomes the name as it is. Returns the tensor.
+GGML_API struct ggml_tensor *ggml_format_name(struct ggml_tensor *tensor, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 #ifdef __cplusplus
 } // extern "C"
@@ -208,6 +214,45 @@ enum ggml_tensor_flag {
     GGML_TENSOR_FLAG_COMPUTE = 16,
 };
 
+// The function of a GGML_OP_UNARY, the first of its op_params.
+enum ggml_unary_op {
+    GGML_UNARY_OP_ABS = 0,
+    GGML_UNARY_OP_SGN = 1,
+    GGML_UNARY_OP_NEG = 2,
+    GGML_UNARY_OP_STEP = 3,
+    GGML_UNARY_OP_TANH = 4,
+    GGML_UNARY_OP_ELU = 5,
+    GGML_UNARY_OP_RELU = 6,
+    GGML_UNARY_OP_SIGMOID = 7,
+    GGML_UNARY_OP_GELU = 8,
+    GGML_UNARY_OP_GELU_QUICK = 9,
+    GGML_UNARY_OP_SILU = 10,
+    GGML_UNARY_OP_HARDSWISH = 11,
+    GGML_UNARY_OP_HARDSIGMOID = 12,
+    GGML_UNARY_OP_EXP = 13,
+    GGML_UNARY_OP_EXPM1 = 14,
+    GGML_UNARY_OP_SOFTPLUS = 15,
+    GGML_UNARY_OP_GELU_ERF = 16,
+    GGML_UNARY_OP_XIELU = 17,
+    GGML_UNARY_OP_FLOOR = 18,
+    GGML_UNARY_OP_CEIL = 19,
+    GGML_UNARY_OP_ROUND = 20,
+    GGML_UNARY_OP_TRUNC = 21,
+    GGML_UNARY_OP_COUNT = 22,
+};
+
+// The activation of a GGML_OP_GLU, the first of its op_params.
+enum ggml_glu_op {
+    GGML_GLU_OP_REGLU = 0,
+    GGML_GLU_OP_GEGLU = 1,
+    GGML_GLU_OP_SWIGLU = 2,
+    GGML_GLU_OP_SWIGLU_OAI = 3,
+    GGML_GLU_OP_GEGLU_ERF = 4,
+    GGML_GLU_OP_GEGLU_QUICK = 5,
+    GGML_GLU_OP_SWIGLU_CLAMP = 6,
+    GGML_GLU_OP_COUNT = 7,
+};
+
 // How important a log message is.
 enum ggml_log_level {
     GGML_LOG_LEVEL_NONE = 0,
@@ -217,9 +262,6 @@ enum ggml_log_level {
     GGML_LOG_LEVEL_ERROR = 4,
     GGML_LOG_LEVEL_CONT = 5,
 };
-
-// A piece of memory that a device can use.
-struct ggml_backend_buffer;
 
 // A compute graph.
 struct ggml_cgraph;
@@ -256,16 +298,6 @@ struct ggml_threadpool_params {
     bool paused;
 };
 
-// The memory of a ggml_context.
-struct ggml_init_params {
-    // Bytes.
-    size_t mem_size;
-    // Memory to use; NULL: the library allocates.
-    void *mem_buffer;
-    // Make tensors without memory for their elements.
-    bool no_alloc;
-};
-
 // A tensor of up to four dimensions, `ne[0]` the fastest.
 struct ggml_tensor {
     // How elements are stored.
@@ -296,6 +328,16 @@ struct ggml_tensor {
     void *extra;
     // Unused.
     char padding[8];
+};
+
+// The memory of a ggml_context.
+struct ggml_init_params {
+    // Bytes.
+    size_t mem_size;
+    // Memory to use; NULL: the library allocates.
+    void *mem_buffer;
+    // Make tensors without memory for their elements.
+    bool no_alloc;
 };
 
 // Receives log messages: the level, one message in UTF-8, and the user data given with the callback.
@@ -346,6 +388,12 @@ GGML_API int64_t ggml_time_us(void);
 // `fname` and `mode` must be NULL or NUL-terminated strings.
 GGML_API FILE *ggml_fopen(const char *fname, const char *mode);
 
+// Returns the bytes of a context that ggml's own graph of `size` nodes would take, with gradients if `grads`: programs
+// size buffers by it. Saturates for sizes that no memory has.
+GGML_API
+size_t ggml_graph_overhead_custom(size_t size,
+                                  bool grads);
+
 // Returns the parameters of a thread pool of `n_threads` threads on any CPUs.
 GGML_API struct ggml_threadpool_params ggml_threadpool_params_default(int n_threads);
 
@@ -362,6 +410,19 @@ GGML_API void ggml_threadpool_params_init(struct ggml_threadpool_params *p, int 
 GGML_API
 bool ggml_threadpool_params_match(const struct ggml_threadpool_params *p0,
                                   const struct ggml_threadpool_params *p1);
+
+// Returns an operation's name, for example "MUL_MAT"; NULL for a number that no operation has. The string lives as long
+// as the library.
+GGML_API
+const char *ggml_op_name(enum ggml_op op);
+
+// Returns what made a tensor: the operation's name, or that of the function for GGML_OP_UNARY and GGML_OP_GLU, for
+// example "SWIGLU". NULL for a number that none has. The string lives as long as the library.
+//
+// Safety:
+// `t` must be NULL or a live tensor.
+GGML_API
+const char *ggml_op_desc(const struct ggml_tensor *t);
 
 // Makes a context for tensors that take `params.mem_size` bytes, ggml_tensor_overhead() each included. The library
 // allocates their memory itself, whether or not `params.mem_buffer` is set. Free it with ggml_free.

@@ -541,6 +541,25 @@ struct llama_logit_bias {
     float bias;
 };
 
+// Says whether training changes a tensor of the model.
+typedef bool (*llama_opt_param_filter)(const struct ggml_tensor *tensor, void *userdata);
+
+// How to train.
+struct llama_opt_params {
+    // The context length that the model is trained for; 0: the context's.
+    uint32_t n_ctx_train;
+    // Says which tensors are trained.
+    llama_opt_param_filter param_filter;
+    // Passed to param_filter.
+    void *param_filter_ud;
+    // Gives the optimizer's settings before each step.
+    ggml_opt_get_optimizer_params get_opt_pars;
+    // Passed to get_opt_pars.
+    void *get_opt_pars_ud;
+    // The optimizer.
+    enum ggml_opt_optimizer_type optimizer_type;
+};
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1418,6 +1437,16 @@ bool llama_batch_ext_set_embd_token(struct llama_batch_ext *batch,
                                     int32_t idx,
                                     struct llama_embd embd);
 
+// Would give a token a hidden state carried over from another model. No model here reads one: the reason is logged, and
+// false returned.
+//
+// Safety:
+// `batch` must be NULL or a live batch.
+LLAMA_API
+bool llama_batch_ext_set_embd_state(struct llama_batch_ext *batch,
+                                    int32_t idx,
+                                    struct llama_embd _embd);
+
 // Sets whether a token's embedding is wanted; so are its logits then. Returns whether the token exists.
 //
 // Safety:
@@ -1801,6 +1830,33 @@ LLAMA_API
 llama_token llama_sampler_sample(struct llama_sampler *smpl,
                                  struct llama_context *ctx,
                                  int32_t idx);
+
+// Says that every tensor is trained: for llama_opt_params.param_filter. Always returns true.
+LLAMA_API bool llama_opt_param_filter_all(const struct ggml_tensor *_tensor, void *_userdata);
+
+// Would prepare a context for training. The weights of a model are never changed here: the reason is logged, and the
+// context stays as it is.
+//
+// Safety:
+// `lctx` must be NULL or a live context, `model` be NULL or a live model.
+LLAMA_API
+void llama_opt_init(struct llama_context *lctx,
+                    struct llama_model *model,
+                    struct llama_opt_params _lopt_params);
+
+// Would train over the first `idata_split` examples of a data set and evaluate over the rest. Nothing is trained here: the
+// reason is logged, the results stay as they are, and no callback is called.
+//
+// Safety:
+// `lctx` must be NULL or a live context, `dataset` be NULL or a live data set, the results be NULL or live.
+LLAMA_API
+void llama_opt_epoch(struct llama_context *lctx,
+                     ggml_opt_dataset_t dataset,
+                     ggml_opt_result_t _result_train,
+                     ggml_opt_result_t _result_eval,
+                     int64_t _idata_split,
+                     ggml_opt_epoch_callback _callback_train,
+                     ggml_opt_epoch_callback _callback_eval);
 
 // The old name of llama_model_load_from_file.
 //

@@ -18,14 +18,16 @@ struct Header {
     extra: &'static [&'static str],
 }
 
-const HEADERS: [Header; 6] = [
+const HEADERS: [Header; 7] = [
     Header {
         name: "ggml.h",
-        sources: &["types/ggml.rs", "types/opaque.rs", "threadpool.rs", "ggml.rs", "tensor.rs"],
+        sources: &["types/ggml.rs", "types/opaque.rs", "threadpool.rs", "ggml.rs", "ops.rs", "tensor.rs"],
         api: "GGML_API",
         extra: &[
             "ggml_tensor",
             "ggml_tensor_flag",
+            "ggml_unary_op",
+            "ggml_glu_op",
             "ggml_log_level",
             "ggml_log_callback",
             "ggml_abort_callback",
@@ -40,11 +42,18 @@ const HEADERS: [Header; 6] = [
         extra: &["ggml_backend_buffer_t", "ggml_backend_t", "ggml_backend_feature", "ggml_backend_sched_eval_callback"],
     },
     Header { name: "ggml-cpu.h", sources: &["types/cpu.rs"], api: "GGML_API", extra: &["ggml_numa_strategy"] },
+    Header {
+        name: "ggml-opt.h",
+        sources: &["types/opt.rs", "opt.rs"],
+        api: "GGML_API",
+        extra: &["ggml_opt_get_optimizer_params", "ggml_opt_epoch_callback"],
+    },
     Header { name: "gguf.h", sources: &["types/gguf.rs", "gguf.rs", "gguf_set.rs"], api: "GGML_API", extra: &[] },
     Header {
         name: "llama.h",
         sources: &[
             "types/llama.rs",
+            "types/train.rs",
             "misc.rs",
             "logging.rs",
             "names.rs",
@@ -61,6 +70,7 @@ const HEADERS: [Header; 6] = [
             "sampler_chain.rs",
             "sampler_init.rs",
             "sample.rs",
+            "train.rs",
             "deprecated.rs",
         ],
         api: "LLAMA_API",

@@ -291,6 +291,24 @@ pub unsafe extern "C" fn llama_batch_ext_set_embd_token(
     })
 }
 
+/// Would give a token a hidden state carried over from another model. No model here reads one: the reason is logged, and
+/// false returned.
+///
+/// # Safety
+/// `batch` must be NULL or a live batch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llama_batch_ext_set_embd_state(
+    batch: *mut llama_batch_ext,
+    idx: i32,
+    _embd: llama_embd,
+) -> bool {
+    guard(false, || {
+        // SAFETY: the caller promises NULL or a live batch.
+        unsafe { handle_ref(batch) }?.index(idx)?;
+        Err(Error::Unsupported("hidden states of other models as input".into()))
+    })
+}
+
 /// Sets whether a token's embedding is wanted; so are its logits then. Returns whether the token exists.
 ///
 /// # Safety

@@ -21,9 +21,20 @@ pub struct ggml_backend_buffer_type {
     name: &'static CStr,
 }
 
+/// A piece of memory that a device can use.
+pub struct ggml_backend_buffer {
+    _buft: &'static ggml_backend_buffer_type,
+}
+
 static CPU_REG: ggml_backend_reg = ggml_backend_reg { name: c"CPU" };
 static CPU: ggml_backend_device = ggml_backend_device { name: c"CPU" };
 static CPU_MEMORY: ggml_backend_buffer_type = ggml_backend_buffer_type { name: c"CPU" };
+static CPU_BUFFER: ggml_backend_buffer = ggml_backend_buffer { _buft: &CPU_MEMORY };
+
+/// What the `buffer` of every tensor of this library points at: all its memory is of one kind.
+pub(super) fn cpu_buffer() -> ggml_backend_buffer_t {
+    (&raw const CPU_BUFFER).cast_mut()
+}
 
 /// Finds the devices. They are all part of the library, and found without this call.
 #[unsafe(no_mangle)]
@@ -56,6 +67,17 @@ pub unsafe extern "C" fn ggml_backend_reg_by_name(name: *const c_char) -> ggml_b
         let name = unsafe { c_str(name, "name") }?;
         Ok(ggml_backend_reg_get(usize::from(!same(name, CPU_REG.name))))
     })
+}
+
+/// Would add a family of devices of another library. There is no way to compute with them here: the reason is logged, and
+/// the families stay those that there are.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_register(reg: ggml_backend_reg_t) {
+    guard((), || match checked(reg, &CPU_REG, "reg") {
+        Ok(_) => Ok(()),
+        Err(Error::Null(name)) => Err(Error::Null(name)),
+        Err(_) => Err(Error::Unsupported("devices of other libraries".into())),
+    });
 }
 
 /// Returns a family's name. The string lives as long as the library.
@@ -224,6 +246,12 @@ pub extern "C" fn ggml_backend_buft_is_host(buft: ggml_backend_buffer_type_t) ->
     guard(false, || checked(buft, &CPU_MEMORY, "buft").map(|_| true))
 }
 
+/// Whether the program can read a piece of memory directly.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_backend_buffer_is_host(buffer: ggml_backend_buffer_t) -> bool {
+    guard(false, || checked(buffer, &CPU_BUFFER, "buffer").map(|_| true))
+}
+
 /// Returns the device that a kind of memory belongs to.
 #[unsafe(no_mangle)]
 pub extern "C" fn ggml_backend_buft_get_device(buft: ggml_backend_buffer_type_t) -> ggml_backend_dev_t {
@@ -365,5 +393,8 @@ mod tests {
         assert!(ggml_backend_dev_name(std::ptr::null_mut()).is_null());
         assert!(ggml_backend_reg_name(std::ptr::dangling_mut::<ggml_backend_reg>()).is_null());
         assert!(!ggml_backend_buft_is_host(std::ptr::null_mut()));
+        assert!(!ggml_backend_buffer_is_host(std::ptr::null_mut()) && ggml_backend_buffer_is_host(cpu_buffer()));
+        ggml_backend_register(std::ptr::dangling_mut());
+        assert_eq!(ggml_backend_reg_count(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! The functions of ggml.h that need no tensors: types and their sizes, number conversions, time, thread pool
-//! parameters, `ggml_abort`.
+//! parameters, the size of a graph.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -88,6 +88,28 @@ pub unsafe extern "C" fn ggml_fopen(fname: *const c_char, mode: *const c_char) -
     })
 }
 
+/// Returns the bytes of a context that ggml's own graph of `size` nodes would take, with gradients if `grads`: programs
+/// size buffers by it. Saturates for sizes that no memory has.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_graph_overhead_custom(size: usize, grads: bool) -> usize {
+    const OBJECT: u128 = 32;
+    const GRAPH: u128 = 96;
+    // The slots of ggml's hash table are the first prime not below a power of two, which is this much above it.
+    const ABOVE: [u8; 32] = [
+        1, 0, 1, 3, 1, 5, 3, 3, 1, 9, 7, 5, 3, 17, 27, 3, 1, 29, 3, 21, 7, 17, 15, 9, 43, 35, 15, 29, 3, 11, 3, 11,
+    ];
+    let nodes = size as u128;
+    let wanted = nodes * 2;
+    let slots = (0..ABOVE.len()).map(|i| (1u128 << i) + u128::from(ABOVE[i])).find(|&slots| slots >= wanted.max(2));
+    let slots = slots.unwrap_or(wanted | 1);
+    let pointers = |n: u128| n * size_of::<usize>() as u128;
+    let keys = pointers(if grads { 3 * slots } else { slots });
+    let counts = (4 * slots).next_multiple_of(align_of::<usize>() as u128);
+    let bits = 4 * slots.div_ceil(32);
+    let bytes = GRAPH + pointers(2 * nodes) + counts + keys + bits;
+    usize::try_from(OBJECT + bytes.next_multiple_of(16)).unwrap_or(usize::MAX)
+}
+
 /// Returns the parameters of a thread pool of `n_threads` threads on any CPUs.
 #[unsafe(no_mangle)]
 pub extern "C" fn ggml_threadpool_params_default(n_threads: c_int) -> ggml_threadpool_params {
@@ -137,59 +159,6 @@ pub unsafe extern "C" fn ggml_threadpool_params_match(
     })
 }
 
-/// Prints a message with its place to stderr and aborts the process: what the caller's failed assertions call. `fmt` is
-/// printf's; up to three arguments are formatted when all are integers or strings, else it is printed as it is.
-///
-/// Reading the first variable arguments as if they were fixed is what the calling conventions of x86-64 and AArch64
-/// Linux allow. cbindgen cannot write the true declaration, which stands in the header's preamble.
-///
-/// cbindgen:ignore
-///
-/// # Safety
-/// `file` and `fmt` must be NULL or NUL-terminated strings, and the arguments be those that `fmt` asks for.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ggml_abort(
-    file: *const c_char,
-    line: c_int,
-    fmt: *const c_char,
-    arg1: usize,
-    arg2: usize,
-    arg3: usize,
-) -> ! {
-    let mut message = [0 as c_char; 1024];
-    // SAFETY: the caller promises NULL or NUL-terminated strings, and the arguments that `fmt` asks for, of which there
-    // are no more than we have when `takes_words` says so. snprintf stays within the buffer.
-    let (file, message) = unsafe {
-        let file = if file.is_null() { c"" } else { CStr::from_ptr(file) };
-        let fmt = if fmt.is_null() { c"" } else { CStr::from_ptr(fmt) };
-        if takes_words(fmt.to_bytes()) {
-            libc::snprintf(message.as_mut_ptr(), message.len(), fmt.as_ptr(), arg1, arg2, arg3);
-            (file, CStr::from_ptr(message.as_ptr()))
-        } else {
-            (file, fmt)
-        }
-    };
-    eprintln!("{}:{line}: {}", file.to_string_lossy(), message.to_string_lossy());
-    std::process::abort()
-}
-
-/// Whether printf, given `fmt`, reads at most three arguments and all of them as integers or pointers.
-fn takes_words(fmt: &[u8]) -> bool {
-    let mut n_args = 0;
-    let mut rest = fmt;
-    while let Some(at) = rest.iter().position(|&c| c == b'%') {
-        rest = &rest[at + 1..];
-        let flags = rest.iter().take_while(|c| b"-+ #0123456789.hlzjt".contains(c)).count();
-        match rest.get(flags) {
-            Some(b'%') => {}
-            Some(b'd' | b'i' | b'u' | b'x' | b'X' | b'o' | b'c' | b's' | b'p') => n_args += 1,
-            _ => return false,
-        }
-        rest = &rest[flags + 1..];
-    }
-    n_args <= 3
-}
-
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// A moment on the clock of ggml_time_us, in milliseconds.
@@ -218,8 +187,21 @@ mod tests {
         }
         let q4_k = CEnum::new(ggml_type::GGML_TYPE_Q4_K);
         // SAFETY: the name is a static string.
-        assert_eq!(unsafe { CStr::from_ptr(ggml_type_name(q4_k)) }, c"q4_K");
+        assert_eq!(unsafe { std::ffi::CStr::from_ptr(ggml_type_name(q4_k)) }, c"q4_K");
         assert_eq!((ggml_blck_size(q4_k), ggml_type_size(q4_k)), (256, 144));
+    }
+
+    #[test]
+    fn graphs_take_what_ggmls_take() {
+        let cases = [
+            (0, 160, 192), (1, 176, 208), (2, 240, 320), (10, 752, 1344), (1000, 41040, 73888), (2048, 82608, 148192),
+            (1_000_000, 41_428_320, 74_983_024),
+        ];
+        for (size, plain, with_grads) in cases {
+            assert_eq!(ggml_graph_overhead_custom(size, false), plain, "{size}");
+            assert_eq!(ggml_graph_overhead_custom(size, true), with_grads, "{size}");
+        }
+        assert_eq!(ggml_graph_overhead_custom(usize::MAX, true), usize::MAX);
     }
 
     #[test]
@@ -232,15 +214,5 @@ mod tests {
             assert!(!ggml_threadpool_params_match(&a, &b));
             assert!(!ggml_threadpool_params_match(&a, std::ptr::null()));
         }
-    }
-
-    #[test]
-    fn formats_of_words_are_told_from_others() {
-        assert!(takes_words(b"GGML_ASSERT(%s) failed"));
-        assert!(takes_words(b"100%% of %zu and %-5d"));
-        assert!(!takes_words(b"%f"));
-        assert!(!takes_words(b"%d %d %d %d"));
-        assert!(!takes_words(b"%*d"));
-        assert!(!takes_words(b"%"));
     }
 }

@@ -65,7 +65,8 @@ impl Context {
     fn wanted(&self) -> Wanted {
         let pooling = self.settings.embeddings.then_some(self.settings.pooling);
         // Pooled embeddings need every token as output; nobody reads the logits of a whole text beside them.
-        Wanted { logits: matches!(pooling, None | Some(Pooling::None)), embeddings: pooling }
+        let logits = matches!(pooling, None | Some(Pooling::None));
+        Wanted { logits, embeddings: pooling, layer_inputs: self.layer_inputs.wanted }
     }
 
     fn fill_batch(&mut self, batch: &Batch) -> Result<()> {
@@ -99,6 +100,7 @@ impl Context {
         let n_vocab = if wanted.logits && !self.model.def()?.encoder_only { hp.n_vocab } else { 0 };
         let n_embd = if per_token { hp.n_embd_out } else { 0 };
         self.outputs.reset(&self.work.batch.output_ids, self.work.batch.n_outputs, n_vocab, n_embd)?;
+        self.layer_inputs.reset(self.work.batch.n_tokens(), hp.n_embd)?;
         for i in 0..self.work.ubatches.get().len() {
             if let Some(memory) = &mut self.memory {
                 memory.apply(self.work.ubatches.get()[i].placed(), &self.work.reservation, i);
@@ -112,6 +114,7 @@ impl Context {
             }
             if let Err(e) = done {
                 self.outputs.forget();
+                self.layer_inputs.forget();
                 return Err(e);
             }
         }
@@ -137,6 +140,8 @@ impl Context {
         let mut logits = Target::new(&mut o.logits, rows, o.n_vocab);
         let pooled = shape.n_seqs > 0;
         let mut embd = if pooled { Target::Own(Vec::new()) } else { Target::new(&mut o.embd, rows, o.n_embd) };
+        let mut layer_inputs: Vec<Vec<f32>> =
+            planned.layer_inputs.iter().map(|&at| vec![0.0; output_len(planned, at)]).collect();
         {
             let mut slices: Vec<&mut [f32]> = Vec::with_capacity(2);
             if let Some(at) = planned.logits {
@@ -145,6 +150,7 @@ impl Context {
             if let Some(at) = planned.embd {
                 slices.push(embd.slice(output_len(planned, at)));
             }
+            slices.extend(layer_inputs.iter_mut().map(|x| &mut x[..]));
             let abort = &mut self.abort;
             let mut stop = || abort.as_mut().is_some_and(|stop| stop());
             self.backend.run(&planned.plan, &self.work.inputs, &mut slices, &mut stop)?;
@@ -163,6 +169,7 @@ impl Context {
             Target::Own(result) => scatter(&result, &mut o.embd, rows, o.n_embd),
             Target::InPlace(_) => {}
         }
+        self.layer_inputs.collect(ubatch, &layer_inputs, self.model.hparams()?.n_embd);
         Ok(())
     }
 

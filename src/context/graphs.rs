@@ -1,9 +1,10 @@
 //! Plans of a context, made when a shape of ubatch is first seen and kept for the next one like it.
 
 use super::Settings;
-use crate::error::Result;
+use super::layer_inputs::LayerSet;
+use crate::error::{Error, Result};
 use crate::graph::plan::{Plan, plan};
-use crate::graph::{Builder, Input, ValueId};
+use crate::graph::{Input, ValueId};
 use crate::model::build::{Build, KvLayer, UbatchShape};
 use crate::model::{Model, Pooling};
 use crate::quant::DType;
@@ -25,6 +26,8 @@ pub struct Wanted {
     pub logits: bool,
     /// Embeddings of the output tokens, or pooled by sequence.
     pub embeddings: Option<Pooling>,
+    /// What enters these layers.
+    pub layer_inputs: LayerSet,
 }
 
 /// A plan and what its outputs are.
@@ -35,6 +38,8 @@ pub struct Planned {
     pub logits: Option<usize>,
     /// Index among the plan's outputs.
     pub embd: Option<usize>,
+    /// Indices among the plan's outputs, in the order of the layers that were asked for.
+    pub layer_inputs: Vec<usize>,
 }
 
 /// The most recent plans, newest last.
@@ -77,8 +82,7 @@ impl Plans {
 fn build(model: &Model, s: &Settings, kv: &[Option<KvLayer>], shape: UbatchShape, wanted: Wanted) -> Result<Planned> {
     let hp = model.hparams()?;
     let arch = model.architecture()?;
-    let mut b =
-        Build { g: Builder::new(), hp, rope_kind: model.def()?.rope, rope: s.rope, n_ctx_seq: s.n_ctx_seq, shape, kv };
+    let mut b = Build::new(hp, model.def()?.rope, s.rope, s.n_ctx_seq, shape, kv);
     let out = arch.build(&mut b)?;
     let (mut logits, mut embd, mut n) = (None, None, 0);
     if let Some(x) = out.logits.filter(|_| wanted.logits && shape.n_outputs > 0) {
@@ -92,9 +96,19 @@ fn build(model: &Model, s: &Settings, kv: &[Option<KvLayer>], shape: UbatchShape
             Pooling::None | Pooling::Mean | Pooling::Cls | Pooling::Last => x,
         };
         b.g.output(x)?;
-        embd = Some(n);
+        (embd, n) = (Some(n), n + 1);
     }
-    Ok(Planned { plan: plan(b.g.finish()), logits, embd })
+    let mut layer_inputs = Vec::new();
+    for il in wanted.layer_inputs.iter() {
+        let x = b.layer_inputs.get(il).copied();
+        let x = x.ok_or_else(|| Error::Internal(format!("the graph has no input of layer {il}")))?;
+        // What the caller gives can be no output itself.
+        let x = if il == 0 && shape.embd { b.g.cont(x)? } else { x };
+        b.g.output(x)?;
+        layer_inputs.push(n);
+        n += 1;
+    }
+    Ok(Planned { plan: plan(b.g.finish()), logits, embd, layer_inputs })
 }
 
 /// `[n_embd, n_tokens]` → `[n_embd, n_seqs]`.
@@ -122,7 +136,7 @@ pub fn shift_plan(model: &Model, s: &Settings, kv: &[Option<KvLayer>], group: u8
     let mut rope = s.rope;
     // Only the angle moves; the magnitude was applied when the key was stored.
     rope.attn_factor = if rope.ext_factor != 0.0 { 1.0 / (1.0 + 0.1 * (1.0 / rope.freq_scale).ln()) } else { 1.0 };
-    let mut b = Build { g: Builder::new(), hp, rope_kind: model.def()?.rope, rope, n_ctx_seq: s.n_ctx_seq, shape, kv };
+    let mut b = Build::new(hp, model.def()?.rope, rope, s.n_ctx_seq, shape, kv);
     for (il, layer) in kv.iter().enumerate() {
         let Some(layer) = layer.filter(|l| l.group == group) else { continue };
         let (head, n_head, rows) = (hp.n_embd_head_k, hp.n_head_kv[il], layer.rows);

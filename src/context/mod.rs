@@ -7,6 +7,7 @@
 pub mod batch;
 mod decode;
 mod graphs;
+mod layer_inputs;
 mod outputs;
 mod params;
 mod perf;
@@ -27,6 +28,7 @@ use crate::model::{Model, Pooling, SwaType};
 use crate::quant::DType;
 use batch::BatchData;
 use graphs::Plans;
+use layer_inputs::LayerInputs;
 use outputs::Outputs;
 use std::sync::Arc;
 use ubatch::Ubatches;
@@ -45,6 +47,7 @@ pub struct Context {
     kv: Vec<Option<KvLayer>>,
     plans: Plans,
     outputs: Outputs,
+    layer_inputs: LayerInputs,
     perf: Perf,
     abort: Option<AbortCallback>,
     warmup: bool,
@@ -88,6 +91,7 @@ impl Context {
             kv,
             plans: Plans::default(),
             outputs: Outputs::default(),
+            layer_inputs: LayerInputs::default(),
             perf,
             abort: None,
             warmup: false,

@@ -93,6 +93,8 @@ pub struct Build<'a> {
     pub shape: UbatchShape,
     /// The KV cache of each layer; empty: attention is over the ubatch itself.
     pub kv: &'a [Option<KvLayer>],
+    /// What enters each layer, `[n_embd, n_tokens]`, as the architecture tells it.
+    pub layer_inputs: Vec<ValueId>,
 }
 
 /// The projections of an attention block.
@@ -124,7 +126,19 @@ pub struct MoeWeights {
 /// Smallest sum of expert weights that they are divided by: the smallest normal f16, as llama.cpp has it.
 const MIN_EXPERT_SUM: f32 = 6.103_515_6e-5;
 
-impl Build<'_> {
+impl<'a> Build<'a> {
+    /// An empty graph for a ubatch.
+    pub fn new(
+        hp: &'a HParams,
+        rope_kind: Option<RopeKind>,
+        rope: RopeSetup,
+        n_ctx_seq: u32,
+        shape: UbatchShape,
+        kv: &'a [Option<KvLayer>],
+    ) -> Build<'a> {
+        Build { g: Builder::new(), hp, rope_kind, rope, n_ctx_seq, shape, kv, layer_inputs: Vec::new() }
+    }
+
     /// A weight as a value of the graph.
     pub fn w(&mut self, w: &WeightRef) -> ValueId {
         self.g.weight(w)

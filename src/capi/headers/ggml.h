@@ -16,6 +16,7 @@
 #define GGML_MEM_ALIGN 16
 
 typedef struct ggml_bf16_t ggml_bf16_t;
+struct ggml_tensor;
 
 #ifdef __cplusplus
 extern "C" {
@@ -29,6 +30,11 @@ extern "C" {
 _Noreturn
 #endif
 GGML_API void ggml_abort(const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+// Names a tensor; a name of more than 63 bytes is cut. `fmt` is printf's; up to four arguments are formatted when all are
+// integers or strings, else it becomes the name as it is. Returns the tensor.
+GGML_API struct ggml_tensor *ggml_format_name(struct ggml_tensor *tensor, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 #ifdef __cplusplus
 } // extern "C"

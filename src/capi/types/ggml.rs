@@ -164,6 +164,49 @@ pub enum ggml_op {
     GGML_OP_COUNT = 101,
 }
 
+/// The function of a GGML_OP_UNARY, the first of its op_params.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ggml_unary_op {
+    GGML_UNARY_OP_ABS = 0,
+    GGML_UNARY_OP_SGN = 1,
+    GGML_UNARY_OP_NEG = 2,
+    GGML_UNARY_OP_STEP = 3,
+    GGML_UNARY_OP_TANH = 4,
+    GGML_UNARY_OP_ELU = 5,
+    GGML_UNARY_OP_RELU = 6,
+    GGML_UNARY_OP_SIGMOID = 7,
+    GGML_UNARY_OP_GELU = 8,
+    GGML_UNARY_OP_GELU_QUICK = 9,
+    GGML_UNARY_OP_SILU = 10,
+    GGML_UNARY_OP_HARDSWISH = 11,
+    GGML_UNARY_OP_HARDSIGMOID = 12,
+    GGML_UNARY_OP_EXP = 13,
+    GGML_UNARY_OP_EXPM1 = 14,
+    GGML_UNARY_OP_SOFTPLUS = 15,
+    GGML_UNARY_OP_GELU_ERF = 16,
+    GGML_UNARY_OP_XIELU = 17,
+    GGML_UNARY_OP_FLOOR = 18,
+    GGML_UNARY_OP_CEIL = 19,
+    GGML_UNARY_OP_ROUND = 20,
+    GGML_UNARY_OP_TRUNC = 21,
+    GGML_UNARY_OP_COUNT = 22,
+}
+
+/// The activation of a GGML_OP_GLU, the first of its op_params.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ggml_glu_op {
+    GGML_GLU_OP_REGLU = 0,
+    GGML_GLU_OP_GEGLU = 1,
+    GGML_GLU_OP_SWIGLU = 2,
+    GGML_GLU_OP_SWIGLU_OAI = 3,
+    GGML_GLU_OP_GEGLU_ERF = 4,
+    GGML_GLU_OP_GEGLU_QUICK = 5,
+    GGML_GLU_OP_SWIGLU_CLAMP = 6,
+    GGML_GLU_OP_COUNT = 7,
+}
+
 /// How important a log message is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,8 @@ mod ggml;
 mod gguf;
 mod llama;
 mod opaque;
+mod opt;
+mod train;
 
 pub use backend::*;
 pub use cpu::*;
@@ -19,6 +21,8 @@ pub use ggml::*;
 pub use gguf::*;
 pub use llama::*;
 pub use opaque::*;
+pub use opt::*;
+pub use train::*;
 
 use super::*;
 

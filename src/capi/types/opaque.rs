@@ -6,8 +6,8 @@ pub struct ggml_cgraph {
     _private: (),
 }
 
-/// A piece of memory that a device can use.
-pub struct ggml_backend_buffer {
+/// A training under way.
+pub struct ggml_opt_context {
     _private: (),
 }
 

@@ -85,6 +85,7 @@ impl Architecture for Bert {
         x = b.layer_norm(x, &self.tok_norm)?;
         for (il, layer) in self.layers.iter().enumerate() {
             let last = il + 1 == self.layers.len();
+            b.layer_inputs.push(x);
             let heads = b.qkv(&layer.attn, x, il)?;
             let cur = b.attend(heads, il, scale)?;
             let cur = b.project_out(&layer.attn.o, cur, il, last)?;

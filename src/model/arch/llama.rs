@@ -134,6 +134,7 @@ impl Architecture for Llama {
         let mut x = b.input_embd(&self.tok_embd)?;
         for (il, layer) in self.layers.iter().enumerate() {
             let last = il + 1 == self.layers.len();
+            b.layer_inputs.push(x);
             let cur = b.rms_norm(x, &layer.attn_norm)?;
             let [q, k, v] = b.qkv(&layer.attn, cur, il)?;
             let factors = layer.factors.pick(b.n_ctx_seq, b.hp);
