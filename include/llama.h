@@ -22,6 +22,21 @@
 #define LLAMA_DEFAULT_SEED 0xFFFFFFFF
 #define LLAMA_TOKEN_NULL -1
 
+// The first number of files that sessions and sequences are saved in, and the version of their format.
+#define LLAMA_FILE_MAGIC_GGLA 0x67676c61u
+#define LLAMA_FILE_MAGIC_GGSN 0x6767736eu
+#define LLAMA_FILE_MAGIC_GGSQ 0x67677371u
+#define LLAMA_SESSION_MAGIC LLAMA_FILE_MAGIC_GGSN
+#define LLAMA_SESSION_VERSION 10
+#define LLAMA_STATE_SEQ_MAGIC LLAMA_FILE_MAGIC_GGSQ
+#define LLAMA_STATE_SEQ_VERSION 3
+
+// Which part of a sequence is saved, and where to.
+#define LLAMA_STATE_SEQ_FLAGS_NONE 0
+#define LLAMA_STATE_SEQ_FLAGS_SWA_ONLY 1
+#define LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY 1
+#define LLAMA_STATE_SEQ_FLAGS_ON_DEVICE 2
+
 // The largest number of enum llama_rope_scaling_type.
 enum { LLAMA_ROPE_SCALING_TYPE_MAX_VALUE = 3 };
 
@@ -463,6 +478,11 @@ typedef struct llama_memory_i *llama_memory_t;
 
 // A position within a sequence.
 typedef int32_t llama_pos;
+
+// A combination of LLAMA_STATE_SEQ_FLAGS_*: PARTIAL_ONLY leaves out what is not needed to go back to an earlier position of
+// a sequence that is still remembered, which is all but the layers with a sliding window in models that have such layers.
+// ON_DEVICE is accepted; the data lies in the buffer all the same.
+typedef uint32_t llama_state_seq_flags;
 
 // Input of llama_decode and llama_encode: `n_tokens` tokens, each with a position, the sequences that it belongs to,
 // and whether its output is wanted. Every array has n_tokens elements.
@@ -1334,6 +1354,146 @@ LLAMA_API llama_pos llama_memory_seq_pos_max(llama_memory_t mem, llama_seq_id se
 // `mem` must be NULL or a live context's memory.
 LLAMA_API bool llama_memory_can_shift(llama_memory_t mem);
 
+// Returns how many bytes llama_state_get_data needs for the context as it is, or 0 on failure. What the last decode computed
+// is not part of a state.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API
+size_t llama_state_get_size(struct llama_context *ctx);
+
+// Copies all that a context remembers into `dst`, which has `size` bytes. Returns the number of bytes copied, or 0 when
+// they do not fit.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `dst` be NULL or point to `size` writable bytes.
+LLAMA_API
+size_t llama_state_get_data(struct llama_context *ctx,
+                            uint8_t *dst,
+                            size_t size);
+
+// Replaces all that a context remembers by a state of `size` bytes or less. The state may be of another context, also one
+// of llama.cpp, if that has the same model and number of sequences and caches of the same types. Returns the number of
+// bytes read, or 0 when the state is damaged or does not fit: the context is unchanged then.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `src` be NULL or point to `size` bytes.
+LLAMA_API
+size_t llama_state_set_data(struct llama_context *ctx,
+                            const uint8_t *src,
+                            size_t size);
+
+// Restores a session file that llama_state_save_file wrote: what the context remembers, and the tokens that were saved
+// with it, of which there may be at most `n_token_capacity`. Returns false when that fails: nothing is changed then.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `path_session` be NULL or NUL-terminated, `tokens_out` be NULL or have room for
+// `n_token_capacity` tokens, `n_token_count_out` be NULL or writable.
+LLAMA_API
+bool llama_state_load_file(struct llama_context *ctx,
+                           const char *path_session,
+                           llama_token *tokens_out,
+                           size_t n_token_capacity,
+                           size_t *n_token_count_out);
+
+// Writes all that a context remembers into a session file, with tokens for the caller's own use. Returns whether it is
+// complete.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `path_session` be NULL or NUL-terminated, `tokens` be NULL or point to
+// `n_token_count` tokens.
+LLAMA_API
+bool llama_state_save_file(struct llama_context *ctx,
+                           const char *path_session,
+                           const llama_token *tokens,
+                           size_t n_token_count);
+
+// Returns how many bytes llama_state_seq_get_data needs for a sequence as it is, or 0 on failure.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API size_t llama_state_seq_get_size(struct llama_context *ctx, llama_seq_id seq_id);
+
+// Copies a sequence into `dst`, which has `size` bytes. Returns the number of bytes copied, or 0 when they do not fit.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `dst` be NULL or point to `size` writable bytes.
+LLAMA_API
+size_t llama_state_seq_get_data(struct llama_context *ctx,
+                                uint8_t *dst,
+                                size_t size,
+                                llama_seq_id seq_id);
+
+// Replaces sequence `dest_seq_id` by one that llama_state_seq_get_data copied, from whatever sequence. Its cells need not
+// follow each other. Returns the number of bytes read, or 0 when the state is damaged, does not fit the context, or has more
+// tokens than there are free cells: the context is unchanged then.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `src` be NULL or point to `size` bytes.
+LLAMA_API
+size_t llama_state_seq_set_data(struct llama_context *ctx,
+                                const uint8_t *src,
+                                size_t size,
+                                llama_seq_id dest_seq_id);
+
+// Writes a sequence into a file, with tokens for the caller's own use. Returns the file's size, or 0 on failure.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `filepath` be NULL or NUL-terminated, `tokens` be NULL or point to `n_token_count`
+// tokens.
+LLAMA_API
+size_t llama_state_seq_save_file(struct llama_context *ctx,
+                                 const char *filepath,
+                                 llama_seq_id seq_id,
+                                 const llama_token *tokens,
+                                 size_t n_token_count);
+
+// Replaces sequence `dest_seq_id` by one that llama_state_seq_save_file wrote, and returns the tokens that were saved with
+// it, of which there may be at most `n_token_capacity`. When `tokens_out` is NULL only their number is returned and
+// nothing is restored. Returns the number of bytes read, or 0 on failure: nothing is changed then.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `filepath` be NULL or NUL-terminated, `tokens_out` be NULL or have room for
+// `n_token_capacity` tokens, `n_token_count_out` be NULL or writable.
+LLAMA_API
+size_t llama_state_seq_load_file(struct llama_context *ctx,
+                                 const char *filepath,
+                                 llama_seq_id dest_seq_id,
+                                 llama_token *tokens_out,
+                                 size_t n_token_capacity,
+                                 size_t *n_token_count_out);
+
+// Like llama_state_seq_get_size, for llama_state_seq_get_data_ext with the same flags.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API
+size_t llama_state_seq_get_size_ext(struct llama_context *ctx,
+                                    llama_seq_id seq_id,
+                                    llama_state_seq_flags flags);
+
+// Like llama_state_seq_get_data, of the part that the flags say.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `dst` be NULL or point to `size` writable bytes.
+LLAMA_API
+size_t llama_state_seq_get_data_ext(struct llama_context *ctx,
+                                    uint8_t *dst,
+                                    size_t size,
+                                    llama_seq_id seq_id,
+                                    llama_state_seq_flags flags);
+
+// Like llama_state_seq_set_data, of a state that was copied with the same flags. What is not part of it stays.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `src` be NULL or point to `size` bytes.
+LLAMA_API
+size_t llama_state_seq_set_data_ext(struct llama_context *ctx,
+                                    const uint8_t *src,
+                                    size_t size,
+                                    llama_seq_id dest_seq_id,
+                                    llama_state_seq_flags flags);
+
 // Makes a batch of one sequence, 0, from tokens that the caller keeps. Positions go on from what is in memory.
 LLAMA_API
 struct llama_batch llama_batch_get_one(llama_token *tokens,
@@ -2094,6 +2254,55 @@ bool llama_add_bos_token(const struct llama_vocab *vocab);
 LLAMA_API
 LLAMA_DEPRECATED("use llama_vocab_get_add_eos instead")
 bool llama_add_eos_token(const struct llama_vocab *vocab);
+
+// The old name of llama_state_get_size.
+//
+// Safety:
+// As for llama_state_get_size.
+LLAMA_API
+LLAMA_DEPRECATED("use llama_state_get_size instead")
+size_t llama_get_state_size(struct llama_context *ctx);
+
+// The old form of llama_state_get_data: `dst` must have as many bytes as llama_state_get_size returns.
+//
+// Safety:
+// As for llama_state_get_data.
+LLAMA_API
+LLAMA_DEPRECATED("use llama_state_get_data instead")
+size_t llama_copy_state_data(struct llama_context *ctx,
+                             uint8_t *dst);
+
+// The old form of llama_state_set_data: `src` must point to a complete state.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `src` be NULL or point to a state.
+LLAMA_API
+LLAMA_DEPRECATED("use llama_state_set_data instead")
+size_t llama_set_state_data(struct llama_context *ctx,
+                            const uint8_t *src);
+
+// The old name of llama_state_load_file.
+//
+// Safety:
+// As for llama_state_load_file.
+LLAMA_API
+LLAMA_DEPRECATED("use llama_state_load_file instead")
+bool llama_load_session_file(struct llama_context *ctx,
+                             const char *path_session,
+                             llama_token *tokens_out,
+                             size_t n_token_capacity,
+                             size_t *n_token_count_out);
+
+// The old name of llama_state_save_file.
+//
+// Safety:
+// As for llama_state_save_file.
+LLAMA_API
+LLAMA_DEPRECATED("use llama_state_save_file instead")
+bool llama_save_session_file(struct llama_context *ctx,
+                             const char *path_session,
+                             const llama_token *tokens,
+                             size_t n_token_count);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -62,6 +62,7 @@ const HEADERS: [Header; 7] = [
             "vocab.rs",
             "context.rs",
             "memory.rs",
+            "state.rs",
             "batch.rs",
             "batch_ext.rs",
             "outputs.rs",

@@ -331,3 +331,69 @@ pub unsafe extern "C" fn llama_add_eos_token(vocab: *const llama_vocab) -> bool 
     // SAFETY: the caller promises what llama_vocab_get_add_eos asks for.
     unsafe { llama_vocab_get_add_eos(vocab) }
 }
+
+/// The old name of llama_state_get_size.
+///
+/// # Safety
+/// As for llama_state_get_size.
+#[deprecated(note = "use llama_state_get_size instead")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llama_get_state_size(ctx: *mut llama_context) -> usize {
+    // SAFETY: the caller promises what llama_state_get_size asks for.
+    unsafe { llama_state_get_size(ctx) }
+}
+
+/// The old form of llama_state_get_data: `dst` must have as many bytes as llama_state_get_size returns.
+///
+/// # Safety
+/// As for llama_state_get_data.
+#[deprecated(note = "use llama_state_get_data instead")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llama_copy_state_data(ctx: *mut llama_context, dst: *mut u8) -> usize {
+    // SAFETY: the caller promises a buffer for the whole state, however large it is.
+    unsafe { llama_state_get_data(ctx, dst, usize::MAX) }
+}
+
+/// The old form of llama_state_set_data: `src` must point to a complete state.
+///
+/// # Safety
+/// `ctx` must be NULL or a live context, `src` be NULL or point to a state.
+#[deprecated(note = "use llama_state_set_data instead")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llama_set_state_data(ctx: *mut llama_context, src: *const u8) -> usize {
+    // SAFETY: the caller promises a complete state, which says itself how long it is.
+    unsafe { state::set_data_of_unknown_size(ctx, src) }
+}
+
+/// The old name of llama_state_load_file.
+///
+/// # Safety
+/// As for llama_state_load_file.
+#[deprecated(note = "use llama_state_load_file instead")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llama_load_session_file(
+    ctx: *mut llama_context,
+    path_session: *const c_char,
+    tokens_out: *mut llama_token,
+    n_token_capacity: usize,
+    n_token_count_out: *mut usize,
+) -> bool {
+    // SAFETY: the caller promises what llama_state_load_file asks for.
+    unsafe { llama_state_load_file(ctx, path_session, tokens_out, n_token_capacity, n_token_count_out) }
+}
+
+/// The old name of llama_state_save_file.
+///
+/// # Safety
+/// As for llama_state_save_file.
+#[deprecated(note = "use llama_state_save_file instead")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llama_save_session_file(
+    ctx: *mut llama_context,
+    path_session: *const c_char,
+    tokens: *const llama_token,
+    n_token_count: usize,
+) -> bool {
+    // SAFETY: the caller promises what llama_state_save_file asks for.
+    unsafe { llama_state_save_file(ctx, path_session, tokens, n_token_count) }
+}

@@ -11,12 +11,16 @@ mod layer_inputs;
 mod outputs;
 mod params;
 mod perf;
+pub mod session;
+pub mod state;
+mod state_read;
 pub mod ubatch;
 mod update;
 
 pub use batch::Batch;
 pub use params::{BackendKind, ContextParams, MAX_THREADS, Settings};
 pub use perf::Perf;
+pub use state_read::Source;
 
 use crate::backend::reference::Reference;
 use crate::backend::{Backend, cpu};

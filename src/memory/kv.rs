@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::cells::{CellState, Cells};
-use super::seq::{MAX_SEQ, SeqSet, Tokens};
+use super::seq::{MAX_SEQ, SeqIds, SeqSet, Tokens};
 use super::window::Window;
 use crate::{Error, Result};
 
@@ -404,6 +404,56 @@ impl KvCache {
     /// The largest position of a sequence.
     pub fn pos_max(&self, seq: i32) -> Option<i32> {
         self.streams[self.stream_of(seq).ok()?].pos_max(seq as usize)
+    }
+
+    // Saving and restoring
+
+    /// The cells of a stream that a saved state has, in ascending order. Of a sequence those that a query at its last
+    /// position sees; with `None` all that hold a token.
+    pub fn saved_cells(&self, stream: usize, seq: Option<i32>) -> Vec<u32> {
+        let cells = &self.streams[stream];
+        let Some(seq) = seq else {
+            return (0..cells.size()).filter(|&cell| cells.pos(cell).is_some()).collect();
+        };
+        if self.stream_of(seq).ok() != Some(stream) {
+            return Vec::new();
+        }
+        let list = cells.of_seq(seq as usize);
+        let last = list.last().map_or(0, |(pos, _)| pos);
+        let seen = list.range(0..list.len()).filter(|&(pos, _)| !self.config.window.hides(pos, last));
+        let mut saved: Vec<u32> = seen.map(|(_, cell)| cell).collect();
+        saved.sort_unstable();
+        saved
+    }
+
+    /// Replaces the tokens of a sequence by one at each of the given positions, all in `0..i32::MAX`. Returns their rows.
+    ///
+    /// # Errors
+    /// [`Error::NoSlot`] when they do not fit; the sequence is empty then.
+    pub fn replace_seq(&mut self, seq: i32, pos: &[i32]) -> Result<Vec<i32>> {
+        self.seq_rm(seq, 0..i32::MAX)?;
+        let mut seq_ids = SeqIds::default();
+        pos.iter().for_each(|_| seq_ids.push(&[seq]));
+        let tokens = Tokens { pos, seq_ids: &seq_ids };
+        let mut rows = Vec::new();
+        self.find_slot(tokens, &mut rows)?;
+        self.apply(tokens, &rows);
+        self.commit();
+        Ok(rows)
+    }
+
+    /// Fills an empty stream from its first cell on with tokens: positions in `0..i32::MAX` and sequences of the stream. There
+    /// must be as many cells. Returns their rows.
+    pub fn fill_empty_stream(&mut self, stream: usize, tokens: &[(i32, SeqSet)]) -> Vec<i32> {
+        // in the order of positions, in which adding to the lists of sequences costs no search
+        let mut order: Vec<u32> = (0..tokens.len() as u32).collect();
+        order.sort_by_key(|&cell| tokens[cell as usize].0);
+        for cell in order {
+            let (pos, seqs) = tokens[cell as usize];
+            self.streams[stream].put(cell, pos, seqs);
+        }
+        let first = stream as u32 * self.config.size;
+        (first..first + tokens.len() as u32).map(|row| row as i32).collect()
     }
 
     // Work for the backend

@@ -77,11 +77,12 @@ struct Batch {
     logits: *mut i8,
 }
 
-type Ptr = *mut c_void;
+pub type Ptr = *mut c_void;
 type LogCallback = unsafe extern "C" fn(c_int, *const c_char, Ptr);
 
 /// The functions that the tests call.
 struct Api {
+    library: &'static Library,
     model_params: unsafe extern "C" fn() -> ModelParams,
     load: unsafe extern "C" fn(*const c_char, ModelParams) -> Ptr,
     model_free: unsafe extern "C" fn(Ptr),
@@ -154,6 +155,7 @@ fn api() -> &'static Api {
             symbol::<unsafe extern "C" fn(*const c_char)>(ggml, "ggml_backend_load_all_from_path")(path.as_ptr());
             symbol::<unsafe extern "C" fn()>(llama, "llama_backend_init")();
             Api {
+                library: llama,
                 model_params: symbol(llama, "llama_model_default_params"),
                 load: symbol(llama, "llama_model_load_from_file"),
                 model_free: symbol(llama, "llama_model_free"),
@@ -184,6 +186,15 @@ fn api() -> &'static Api {
             }
         }
     })
+}
+
+/// A function of llama.h that only some tests call.
+///
+/// # Safety
+/// `F` must be the symbol's type in llama.h.
+pub unsafe fn function<F: Copy>(name: &str) -> F {
+    // SAFETY: the caller's promise.
+    unsafe { symbol(api().library, name) }
 }
 
 /// A model that llama.cpp loaded.
@@ -261,6 +272,11 @@ impl<'a> Theirs<'a> {
         };
         let abort = Box::new(Abort { asked: 0, at: usize::MAX });
         (!context.is_null()).then_some(Theirs { context, model, pooling: s.pooling, abort })
+    }
+
+    /// The `llama_context *`.
+    pub fn context(&self) -> Ptr {
+        self.context
     }
 
     fn run(&mut self, batch: &[Tok], embd: Option<&[f32]>) -> Status {

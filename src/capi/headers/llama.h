@@ -18,6 +18,21 @@
 #define LLAMA_DEFAULT_SEED 0xFFFFFFFF
 #define LLAMA_TOKEN_NULL -1
 
+// The first number of files that sessions and sequences are saved in, and the version of their format.
+#define LLAMA_FILE_MAGIC_GGLA 0x67676c61u
+#define LLAMA_FILE_MAGIC_GGSN 0x6767736eu
+#define LLAMA_FILE_MAGIC_GGSQ 0x67677371u
+#define LLAMA_SESSION_MAGIC LLAMA_FILE_MAGIC_GGSN
+#define LLAMA_SESSION_VERSION 10
+#define LLAMA_STATE_SEQ_MAGIC LLAMA_FILE_MAGIC_GGSQ
+#define LLAMA_STATE_SEQ_VERSION 3
+
+// Which part of a sequence is saved, and where to.
+#define LLAMA_STATE_SEQ_FLAGS_NONE 0
+#define LLAMA_STATE_SEQ_FLAGS_SWA_ONLY 1
+#define LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY 1
+#define LLAMA_STATE_SEQ_FLAGS_ON_DEVICE 2
+
 // The largest number of enum llama_rope_scaling_type.
 enum { LLAMA_ROPE_SCALING_TYPE_MAX_VALUE = 3 };
 
