@@ -60,6 +60,7 @@ const HEADERS: [Header; 6] = [
             "sampler.rs",
             "sampler_chain.rs",
             "sampler_init.rs",
+            "sampler_vocab.rs",
             "sample.rs",
             "deprecated.rs",
         ],

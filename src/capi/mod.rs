@@ -29,6 +29,7 @@ mod sample;
 mod sampler;
 mod sampler_chain;
 mod sampler_init;
+mod sampler_vocab;
 mod tensor;
 mod threadpool;
 mod types;
