@@ -1,5 +1,6 @@
-//! Grammars against llama.cpp's own library: the same text gives the same rules or is refused by both, the same tokens are
-//! allowed after every token of random texts, lazy grammars are triggered by the same texts at the same place.
+//! The samplers that know a vocabulary against llama.cpp's own library. Grammars: the same text gives the same rules or is
+//! refused by both, the same tokens are allowed after every token of random texts, lazy grammars are triggered by the same
+//! texts at the same place. DRY with breakers given as text, and infill: the same candidates and logits.
 //!
 //! Needs `reference/` and `llama.cpp/` in `$INFER_TEST_DATA` (default `target/test-data`), which `make test-data` fetches.
 
@@ -13,7 +14,7 @@ use common::test_data;
 use infer::gguf::{GgufFiles, LoadOptions, Source};
 use infer::sampling::grammar::{self, Element};
 use infer::sampling::rng::Mt19937;
-use infer::sampling::{Candidates, Sampler, TokenData, Triggers};
+use infer::sampling::{Candidates, DryParams, Sampler, TokenData, Triggers};
 use infer::vocab::Vocab;
 use libloading::Library;
 
@@ -65,6 +66,8 @@ struct Api {
         unsafe extern "C" fn(Ptr, *const c_char, *const c_char, *const *const c_char, usize, *const i32, usize) -> Ptr,
     init_lazy_words:
         unsafe extern "C" fn(Ptr, *const c_char, *const c_char, *const *const c_char, usize, *const i32, usize) -> Ptr,
+    init_dry: unsafe extern "C" fn(Ptr, f32, f32, i32, i32, *const *const c_char, usize) -> Ptr,
+    init_infill: unsafe extern "C" fn(Ptr) -> Ptr,
     accept: unsafe extern "C" fn(Ptr, i32),
     apply: unsafe extern "C" fn(Ptr, *mut TokenDataArray),
     reset: unsafe extern "C" fn(Ptr),
@@ -100,6 +103,8 @@ fn api() -> (&'static Api, MutexGuard<'static, ()>) {
             init_grammar: get(lib, "llama_sampler_init_grammar"),
             init_lazy: get(lib, "llama_sampler_init_grammar_lazy_patterns"),
             init_lazy_words: get(lib, "llama_sampler_init_grammar_lazy"),
+            init_dry: get(lib, "llama_sampler_init_dry"),
+            init_infill: get(lib, "llama_sampler_init_infill"),
             accept: get(lib, "llama_sampler_accept"),
             apply: get(lib, "llama_sampler_apply"),
             reset: get(lib, "llama_sampler_reset"),
@@ -478,4 +483,106 @@ fn lazy_grammars_are_triggered_alike() {
         }
     }
     assert!(n_triggered > 50, "{n_triggered}");
+}
+
+/// What llama.cpp's sampler leaves of candidates.
+fn their_apply(api: &Api, smpl: Ptr, data: &[TokenData]) -> (Vec<TokenData>, i64) {
+    let mut data = data.to_vec();
+    let mut array = TokenDataArray { data: data.as_mut_ptr(), size: data.len(), selected: -1, sorted: false };
+    // SAFETY: a live sampler and candidates as the array says, before and after.
+    unsafe {
+        (api.apply)(smpl, &mut array);
+        (std::slice::from_raw_parts(array.data, array.size).to_vec(), array.selected)
+    }
+}
+
+fn our_apply(smpl: &mut dyn Sampler, data: &[TokenData]) -> (Vec<TokenData>, i64) {
+    let mut data = data.to_vec();
+    let mut candidates = Candidates::new(&mut data);
+    smpl.apply(&mut candidates);
+    (candidates.data.to_vec(), candidates.selected)
+}
+
+#[test]
+fn dry_breakers_agree_with_llama_cpp() {
+    let (api, _lock) = api();
+    let sets: [&[&str]; 5] = [
+        &["\n", ":", "\"", "*"],
+        &["", "the "],
+        &["end of it.\n\nThen it was so long that it is cut off"],
+        &["ab", "b"],
+        &[],
+    ];
+    for name in ["gpt-2", "llama-spm"] {
+        let vocab = load(api, name);
+        for (i, texts) in sets.iter().enumerate() {
+            let mut rng = Mt19937::new(i as u32);
+            let bytes: Vec<&[u8]> = texts.iter().map(|t| t.as_bytes()).collect();
+            let strings: Vec<CString> = texts.iter().map(|t| CString::new(*t).unwrap()).collect();
+            let pointers: Vec<*const c_char> = strings.iter().map(|t| t.as_ptr()).collect();
+            let params = DryParams { multiplier: 0.8, base: 1.75, allowed_length: 2, last_n: 200 };
+            let breakers = infer::sampling::dry_breakers(&vocab.ours, &bytes).unwrap();
+            let mut ours = infer::sampling::dry(params, &breakers);
+            // SAFETY: a live vocabulary and strings, which are copied.
+            let theirs = unsafe { (api.init_dry)(vocab.theirs, 0.8, 1.75, 2, 200, pointers.as_ptr(), pointers.len()) };
+            let text =
+                "the end of it.\n\nThen: the \"absolute\" b, the end of it.\n\nThe crab: absolutely the end of it";
+            let tokens = vocab.ours.tokenize(text.as_bytes(), false, false).unwrap();
+            let mut n_lower = 0;
+            for step in 0..120 {
+                let token =
+                    if step < tokens.len() { tokens[step] } else { tokens[rng.next_u32() as usize % tokens.len()] };
+                ours.accept(token);
+                // SAFETY: a live sampler.
+                unsafe { (api.accept)(theirs, token) };
+                let data: Vec<_> = tokens.iter().map(|&id| TokenData { id, logit: 1.0, p: 0.0 }).collect();
+                let a = our_apply(ours.as_mut(), &data);
+                assert_eq!(a, their_apply(api, theirs, &data), "{name} {texts:?} after {} tokens", step + 1);
+                n_lower += a.0.iter().filter(|c| c.logit < 1.0).count();
+            }
+            assert!(n_lower > 5, "{name} {texts:?}: {n_lower}");
+            // SAFETY: its last use.
+            unsafe { (api.free)(theirs) };
+        }
+    }
+}
+
+#[test]
+fn infill_agrees_with_llama_cpp() {
+    let (api, _lock) = api();
+    for name in ["gpt-2", "llama-spm", "qwen2"] {
+        let vocab = load(api, name);
+        let mut ours = infer::sampling::infill(vocab.ours.clone());
+        // SAFETY: a live vocabulary.
+        let theirs = unsafe { (api.init_infill)(vocab.theirs) };
+        let mut rng = Mt19937::new(2);
+        let words = ["hel", "hell", "hello", " the", " then", "a", "ab", "x", "\n", "12", "1", "def"];
+        let mut tokens: Vec<i32> =
+            words.iter().flat_map(|w| vocab.ours.tokenize(w.as_bytes(), false, false).unwrap()).collect();
+        tokens.extend(vocab.ours.eog_tokens());
+        tokens.sort_unstable();
+        tokens.dedup();
+        let (mut n_texts, mut n_ends) = (0, 0);
+        for _ in 0..500 {
+            let spread = [1.0, 4.0, 12.0][rng.next_u32() as usize % 3];
+            let eog = [-20.0, -6.0, 0.0][rng.next_u32() as usize % 3];
+            let mut data: Vec<_> = Vec::new();
+            for &id in &tokens {
+                if rng.next_u32() % 2 == 0 {
+                    let logit = spread * rng.uniform_f32() + if vocab.ours.is_eog(id) { eog } else { 0.0 };
+                    data.push(TokenData { id, logit, p: 0.0 });
+                }
+            }
+            if data.is_empty() {
+                continue;
+            }
+            let a = our_apply(ours.as_mut(), &data);
+            assert_eq!(a, their_apply(api, theirs, &data), "{name} {data:?}");
+            let is_end = a.0.iter().all(|c| vocab.ours.is_eog(c.id));
+            *(if is_end { &mut n_ends } else { &mut n_texts }) += 1;
+        }
+        assert!(n_texts > 20 && n_ends > 20, "{name}: {n_texts} {n_ends}");
+        // SAFETY: its last use.
+        unsafe { (api.free)(theirs) };
+    }
 }

@@ -73,6 +73,19 @@ impl Infill {
         }
     }
 
+    /// Leaves the end of the turn, or else of the text, with the probability of the first candidate that is an end.
+    fn end(&mut self, candidates: &mut Candidates<'_>) {
+        let end = if self.vocab.eot() != TOKEN_NULL { self.vocab.eot() } else { self.vocab.eos() };
+        if end == TOKEN_NULL {
+            self.error = Some(Error::Unsupported("the vocabulary has no token that ends a turn or a text".into()));
+            return;
+        }
+        let like = candidates.data.iter().position(|c| self.vocab.is_eog(c.id)).unwrap_or(0);
+        candidates.skip(like);
+        candidates.truncate(1);
+        candidates.data.iter_mut().for_each(|c| *c = TokenData { id: end, logit: 1.0, ..*c });
+    }
+
     fn piece(&self, token: Token) -> &[u8] {
         self.vocab.token_to_piece(token, 0, false).unwrap_or_default()
     }
@@ -100,18 +113,11 @@ impl Sampler for Infill {
             return;
         }
         self.join(candidates.data);
-        let end = if self.vocab.eot() != TOKEN_NULL { self.vocab.eot() } else { self.vocab.eos() };
-        let is_text_left = candidates.data.iter().any(|c| c.p >= MIN_P && !self.vocab.is_eog(c.id));
-        if !is_text_left && end == TOKEN_NULL {
-            self.error = Some(Error::Unsupported("the vocabulary has no token that ends a turn or a text".into()));
+        if !candidates.data.iter().any(|c| c.p >= MIN_P && !self.vocab.is_eog(c.id)) {
+            self.end(candidates);
             return;
         }
         let (sum, n_text) = self.drop_unlikely(candidates, MIN_P);
-        if n_text == 0 {
-            candidates.truncate(1);
-            candidates.data.iter_mut().for_each(|c| *c = TokenData { id: end, logit: 1.0, ..*c });
-            return;
-        }
         divide(candidates, sum);
         let (sum, _) = self.drop_unlikely(candidates, (1.0 / (n_text as f64 + 1.0)) as f32);
         divide(candidates, sum);
