@@ -1980,6 +1980,79 @@ struct llama_sampler *llama_sampler_init_logit_bias(int32_t n_vocab,
                                                     int32_t n_logit_bias,
                                                     const struct llama_logit_bias *logit_bias);
 
+// Makes a sampler that lets a text only go on as a grammar has it: other candidates get the logit -infinity. `grammar_str`
+// is the grammar in GBNF (https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md), `grammar_root` the name
+// of the rule that the whole text must match; tokens that end a generation are allowed where it does. NULL or "" for
+// `grammar_str` makes a sampler that does nothing. Accepting a token that the grammar does not allow is an error and
+// changes nothing. The caller owns it. NULL, as an error, if the grammar cannot be read.
+//
+// Safety:
+// `vocab` must be NULL or a live vocabulary, the strings NULL or NUL-terminated.
+LLAMA_API
+struct llama_sampler *llama_sampler_init_grammar(const struct llama_vocab *vocab,
+                                                 const char *grammar_str,
+                                                 const char *grammar_root);
+
+// Makes a lazy grammar sampler that is triggered by words or tokens.
+//
+// Safety:
+// As for llama_sampler_init_grammar_lazy_patterns, with `num_trigger_words` strings at `trigger_words`.
+LLAMA_API
+LLAMA_DEPRECATED("use llama_sampler_init_grammar_lazy_patterns instead")
+struct llama_sampler *llama_sampler_init_grammar_lazy(const struct llama_vocab *vocab,
+                                                      const char *grammar_str,
+                                                      const char *grammar_root,
+                                                      const char **trigger_words,
+                                                      size_t num_trigger_words,
+                                                      const llama_token *trigger_tokens,
+                                                      size_t num_trigger_tokens);
+
+// Makes a sampler that begins to work as `llama_sampler_init_grammar` does when it is triggered: when a token of
+// `trigger_tokens` is accepted, with which the grammar then begins, or when one of `trigger_patterns` is found in the
+// text accepted so far. Patterns are regular expressions as C++'s std::regex has them; the grammar begins with the first
+// group that matched something, or else with the match. The arrays are copied. NULL, as an error, if the grammar or a
+// pattern cannot be read.
+//
+// Safety:
+// `vocab` must be NULL or a live vocabulary, the strings NULL or NUL-terminated, `trigger_patterns` have
+// `num_trigger_patterns` strings, `trigger_tokens` have `num_trigger_tokens` tokens; either may be NULL when it has none.
+LLAMA_API
+struct llama_sampler *llama_sampler_init_grammar_lazy_patterns(const struct llama_vocab *vocab,
+                                                               const char *grammar_str,
+                                                               const char *grammar_root,
+                                                               const char **trigger_patterns,
+                                                               size_t num_trigger_patterns,
+                                                               const llama_token *trigger_tokens,
+                                                               size_t num_trigger_tokens);
+
+// Makes a sampler that lowers the logits of tokens that would continue a sequence that was there before, "don't repeat
+// yourself" (https://github.com/oobabooga/text-generation-webui/pull/5677): by `dry_multiplier` * `dry_base` ^ (n -
+// `dry_allowed_length`) when the last n tokens and the token would repeat, for n of at least `dry_allowed_length`, among
+// the last `dry_penalty_last_n` accepted tokens. No repetition reaches over one of the `num_breakers` strings in
+// `seq_breakers`, of which the first 40 bytes count. Does nothing if `dry_multiplier` is 0, `dry_base` less than 1 or
+// `dry_penalty_last_n` 0 or less. The caller owns it. NULL, as an error, if there are breakers and `vocab` is NULL.
+//
+// Safety:
+// `vocab` must be NULL or a live vocabulary, `seq_breakers` be NULL or have `num_breakers` strings.
+LLAMA_API
+struct llama_sampler *llama_sampler_init_dry(const struct llama_vocab *vocab,
+                                             float dry_multiplier,
+                                             float dry_base,
+                                             int32_t dry_allowed_length,
+                                             int32_t dry_penalty_last_n,
+                                             const char **seq_breakers,
+                                             size_t num_breakers);
+
+// Makes a sampler for filling in the middle, to be used after top-k and top-p. If tokens that end the generation are
+// likely compared with the number of candidates, it keeps only them. Otherwise it joins candidates of which one is the
+// beginning of another, and drops those that are unlikely then; if none but ends are left it chooses the end of the
+// turn. The caller owns it. NULL, as an error, if `vocab` is NULL.
+//
+// Safety:
+// `vocab` must be NULL or a live vocabulary.
+LLAMA_API
+struct llama_sampler *llama_sampler_init_infill(const struct llama_vocab *vocab);
+
 // Chooses a token by the logits of output `idx` of the last batch (see llama_get_logits_ith) and tells the sampler so:
 // llama_sampler_apply over all tokens, then llama_sampler_accept. Returns LLAMA_TOKEN_NULL when there are no such logits
 // or the sampler chooses none.

@@ -70,6 +70,7 @@ const HEADERS: [Header; 7] = [
             "sampler.rs",
             "sampler_chain.rs",
             "sampler_init.rs",
+            "sampler_vocab.rs",
             "sample.rs",
             "train.rs",
             "deprecated.rs",

@@ -34,6 +34,7 @@ mod sampler_chain;
 mod sampler_init;
 mod speculative;
 mod state;
+mod sampler_vocab;
 mod tensor;
 mod threadpool;
 mod train;

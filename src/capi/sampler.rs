@@ -271,8 +271,9 @@ unsafe extern "C" fn builtin_name(smpl: *const llama_sampler) -> *const c_char {
 unsafe extern "C" fn builtin_accept(smpl: *mut llama_sampler, token: llama_token) {
     guard((), || {
         // SAFETY: called through the table of a live sampler.
-        unsafe { builtin(smpl) }?.accept(token);
-        Ok(())
+        let sampler = unsafe { builtin(smpl) }?;
+        sampler.accept(token);
+        sampler.take_error().map_or(Ok(()), Err)
     });
 }
 
@@ -296,7 +297,7 @@ unsafe extern "C" fn builtin_apply(smpl: *mut llama_sampler, cur_p: *mut llama_t
         cur.size = candidates.data.len();
         cur.selected = candidates.selected;
         cur.sorted = candidates.sorted;
-        Ok(())
+        sampler.take_error().map_or(Ok(()), Err)
     });
 }
 

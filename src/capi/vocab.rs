@@ -27,7 +27,7 @@ impl llama_vocab {
     }
 
     /// The engine's vocabulary.
-    pub(crate) fn vocab(&self) -> &Vocab {
+    pub(crate) fn vocab(&self) -> &Arc<Vocab> {
         &self.model.vocab
     }
 }

@@ -41,7 +41,7 @@ pub struct Model {
     /// Hyper-parameters; `None` after loading the vocabulary alone.
     pub hparams: Option<HParams>,
     /// The tokenizer.
-    pub vocab: Vocab,
+    pub vocab: Arc<Vocab>,
     /// `general.architecture`.
     name: String,
     /// `None`: an architecture that this library does not compute; its vocabulary serves all the same.
@@ -80,7 +80,7 @@ impl Model {
         if def.is_none() && !params.vocab_only {
             return Err(Error::Unsupported(format!("model architecture '{name}'")));
         }
-        let vocab = Vocab::load(files.meta())?;
+        let vocab = Arc::new(Vocab::load(files.meta())?);
         let mut model = Model {
             hparams: None,
             vocab,

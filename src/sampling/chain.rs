@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 
 use super::{Candidates, Sampler, Token};
+use crate::Error;
 
 /// Samplers in the order of application. End it with one that selects a token, such as [`greedy`](super::greedy()).
 #[derive(Clone, Default)]
@@ -42,6 +43,10 @@ impl Sampler for Chain {
 
     fn seed(&self) -> Option<u32> {
         self.samplers.iter().rev().find_map(|s| s.seed())
+    }
+
+    fn take_error(&mut self) -> Option<Error> {
+        self.samplers.iter_mut().find_map(|s| s.take_error())
     }
 }
 

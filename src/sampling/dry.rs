@@ -7,6 +7,8 @@ use std::ffi::CStr;
 use super::by_token::ByToken;
 use super::disabled::disabled;
 use super::{Candidates, Sampler, Token};
+use crate::Result;
+use crate::vocab::Vocab;
 
 /// Parameters of [`dry`].
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,18 @@ pub struct DryParams {
     /// How many of the last accepted tokens are searched; 0 or less switches the sampler off.
     pub last_n: i32,
 }
+
+impl DryParams {
+    /// Whether the sampler does anything.
+    pub fn is_enabled(&self) -> bool {
+        self.multiplier != 0.0 && self.base >= 1.0 && self.last_n > 0
+    }
+}
+
+/// The most bytes of a breaker that count.
+const MAX_BREAKER: usize = 40;
+/// The most tokens that a breaker takes after its first.
+const MAX_BREAKER_TAIL: usize = 20;
 
 #[derive(Clone)]
 struct Dry {
@@ -39,13 +53,50 @@ struct Dry {
 /// and itself a repetition, for `n` of at least `allowed_length`. No repetition reaches over one of `breakers`, such as
 /// the tokens of a newline; empty ones are ignored.
 pub fn dry(params: DryParams, breakers: &[Vec<Token>]) -> Box<dyn Sampler> {
-    let last_n = usize::try_from(params.last_n).unwrap_or(0);
-    if params.multiplier == 0.0 || params.base < 1.0 || last_n == 0 {
+    if !params.is_enabled() {
         return disabled(c"?dry");
     }
+    let last_n = params.last_n as usize;
     let mut breakers: Vec<_> = breakers.iter().filter(|b| !b.is_empty()).cloned().collect();
     breakers.sort();
     Box::new(Dry { params, last_n, breakers, history: VecDeque::new(), repeats: Vec::new(), lengths: ByToken::new() })
+}
+
+/// The sequences of tokens that these texts may come as, for [`dry`]: every token that has the text in it, and every one
+/// that ends with its beginning, followed by the tokens of the rest.
+///
+/// # Errors
+/// The vocabulary cannot tokenize the rest.
+pub fn dry_breakers(vocab: &Vocab, texts: &[&[u8]]) -> Result<Vec<Vec<Token>>> {
+    let texts: Vec<_> =
+        texts.iter().map(|text| &text[..text.len().min(MAX_BREAKER)]).filter(|t| !t.is_empty()).collect();
+    // By text, then by where the rest begins.
+    let mut tails: Vec<Vec<Option<Vec<Token>>>> = texts.iter().map(|text| vec![None; text.len()]).collect();
+    let mut breakers = Vec::new();
+    for token in 0..vocab.n_tokens() as Token {
+        let word = vocab.detokenize(&[token], false, true)?;
+        let first = breakers.len();
+        for (text, tails) in texts.iter().zip(&mut tails) {
+            if memchr::memmem::find(&word, text).is_some() {
+                breakers.push(vec![token]);
+                continue;
+            }
+            for n in (1..text.len().min(word.len() + 1)).filter(|&n| word.ends_with(&text[..n])) {
+                let tail = match &mut tails[n] {
+                    Some(tail) => tail,
+                    none => {
+                        let mut tail = vocab.tokenize(&text[n..], false, false)?;
+                        tail.truncate(MAX_BREAKER_TAIL);
+                        none.insert(tail)
+                    }
+                };
+                breakers.push([&[token], &tail[..]].concat());
+            }
+        }
+        breakers[first..].sort();
+    }
+    breakers.dedup();
+    Ok(breakers)
 }
 
 impl Dry {

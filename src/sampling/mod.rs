@@ -12,7 +12,9 @@ mod chain;
 mod disabled;
 mod dist;
 mod dry;
+pub mod grammar;
 mod greedy;
+mod infill;
 mod logit_bias;
 mod min_p;
 mod mirostat;
@@ -30,11 +32,15 @@ mod xtc;
 
 use std::ffi::CStr;
 
+use crate::Error;
+
 pub use adaptive_p::adaptive_p;
 pub use chain::Chain;
 pub use dist::dist;
-pub use dry::{DryParams, dry};
+pub use dry::{DryParams, dry, dry_breakers};
+pub use grammar::{Triggers, grammar, no_grammar};
 pub use greedy::greedy;
+pub use infill::infill;
 pub use logit_bias::{LogitBias, logit_bias};
 pub use min_p::min_p;
 pub use mirostat::{MirostatParams, mirostat};
@@ -100,6 +106,11 @@ pub trait Sampler: Send {
 
     /// The seed in use, for the samplers that report one.
     fn seed(&self) -> Option<u32> {
+        None
+    }
+
+    /// Why the last call of `accept` or `apply` could not be done, once.
+    fn take_error(&mut self) -> Option<Error> {
         None
     }
 }

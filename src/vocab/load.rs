@@ -95,6 +95,7 @@ impl Vocab {
             newline: OnceLock::new(),
             specials: OnceLock::new(),
             pieces: OnceLock::new(),
+            piece_tree: OnceLock::new(),
         };
         if model == "plamo2" {
             vocab.tokenizer = Tokenizer::Plamo2(Plamo2::new(&vocab)?);
@@ -128,6 +129,7 @@ impl Vocab {
             newline: OnceLock::new(),
             specials: OnceLock::new(),
             pieces: OnceLock::new(),
+            piece_tree: OnceLock::new(),
         })
     }
 }

@@ -15,6 +15,8 @@ mod fragments;
 mod hash_order;
 mod load;
 mod merge;
+pub mod partial;
+mod pieces;
 mod plamo2;
 mod pretokenize;
 mod pretokenizers;
@@ -33,6 +35,7 @@ use std::sync::OnceLock;
 
 use crate::{Error, Result};
 
+pub use pieces::{PieceNode, PieceTree};
 pub use special::SpecialTokens;
 use texts::{TextIndex, Texts};
 
@@ -150,6 +153,7 @@ pub struct Vocab {
     newline: OnceLock<Token>,
     specials: OnceLock<fragments::Specials>,
     pieces: OnceLock<Texts>,
+    piece_tree: OnceLock<PieceTree>,
 }
 
 impl Vocab {
