@@ -2,9 +2,7 @@
 //! whose elements are single levels of a non-linear scale.
 
 use super::k::QK_K;
-use super::k_quantize::{EPSILON, nearest};
-use super::legacy::inverse;
-use super::{Block, DType, Quantize, grids, to_f16};
+use super::{Block, DType, grids};
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
@@ -307,37 +305,6 @@ impl Block for IQ4XS {
     }
 }
 
-impl Quantize for IQ4NL {
-    fn quantize(x: &[f32]) -> Self {
-        let max = signed_max(x);
-        let inv = if max.abs() < EPSILON { 0.0 } else { 1.0 / (max / f32::from(grids::IQ4_VALUES[0])) };
-        let (sum_qx, sum_q2) = level_sums(x, inv);
-        let d = if inv != 0.0 && sum_q2 > 0.0 { sum_qx / sum_q2 } else { 0.0 };
-        // The levels stay those of the first guess, only the scale is fitted to them.
-        IQ4NL { d: to_f16(d), qs: pack_levels(x, inv) }
-    }
-}
-
-impl Quantize for IQ4XS {
-    fn quantize(x: &[f32]) -> Self {
-        let mut fit = [0f32; QK_K / 32];
-        for (fit, x) in fit.iter_mut().zip(x.chunks_exact(32)) {
-            *fit = fit_levels(x);
-        }
-        let d = -signed_max(&fit) / 32.0;
-        let id = inverse(d);
-        let mut block = IQ4XS { d: to_f16(d), scales_h: 0, scales_l: [0; QK_K / 64], qs: [0; QK_K / 2] };
-        for (s, (x, qs)) in x.chunks_exact(32).zip(block.qs.chunks_exact_mut(16)).enumerate() {
-            let scale = nearest(id * fit[s]).clamp(-32, 31);
-            qs.copy_from_slice(&pack_levels(x, inverse(d * scale as f32)));
-            let scale = (scale + 32) as u8;
-            block.scales_l[s / 2] |= (scale & 15) << (4 * (s % 2));
-            block.scales_h |= u16::from(scale >> 4) << (2 * s);
-        }
-        block
-    }
-}
-
 /// The eight signs of 7-bit index `l` (0..4) of `word`.
 fn even_signs(word: u32, l: usize) -> u8 {
     grids::EVEN_SIGNS[(word >> (7 * l) & 127) as usize]
@@ -363,56 +330,5 @@ fn levels(d: f32, qs: &[u8; 16], y: &mut [f32]) {
     for (j, &q) in qs.iter().enumerate() {
         y[j] = d * f32::from(grids::IQ4_VALUES[usize::from(q & 15)]);
         y[j + 16] = d * f32::from(grids::IQ4_VALUES[usize::from(q >> 4)]);
-    }
-}
-
-/// The element of largest magnitude, with its sign.
-fn signed_max(x: &[f32]) -> f32 {
-    x.iter().fold(0f32, |m, &v| if v.abs() > m.abs() { v } else { m })
-}
-
-/// The scale of least error weighted by x², of 15 that map the largest element to levels about the first.
-fn fit_levels(x: &[f32]) -> f32 {
-    let max = signed_max(x);
-    if max.abs() < EPSILON {
-        return 0.0;
-    }
-    let first = f32::from(grids::IQ4_VALUES[0]);
-    let (sum_qx, sum_q2) = level_sums(x, 1.0 / (-max / first));
-    let mut d = if sum_q2 > 0.0 { sum_qx / sum_q2 } else { 0.0 };
-    let mut best = d * sum_qx;
-    for step in -7i8..=7 {
-        let (sum_qx, sum_q2) = level_sums(x, (f32::from(step) + first) / max);
-        if sum_q2 > 0.0 && sum_qx * sum_qx > best * sum_q2 {
-            d = sum_qx / sum_q2;
-            best = d * sum_qx;
-        }
-    }
-    d
-}
-
-/// Sums of level * x and of level², weighted by x², with the levels nearest to `inv` * x.
-fn level_sums(x: &[f32], inv: f32) -> (f32, f32) {
-    let (mut sum_qx, mut sum_q2) = (0f32, 0f32);
-    for &v in x {
-        let (q, w) = (f32::from(grids::IQ4_VALUES[nearest_level(inv * v)]), v * v);
-        sum_qx += w * q * v;
-        sum_q2 += w * q * q;
-    }
-    (sum_qx, sum_q2)
-}
-
-fn pack_levels(x: &[f32], inv: f32) -> [u8; 16] {
-    std::array::from_fn(|j| (nearest_level(inv * x[j]) | nearest_level(inv * x[j + 16]) << 4) as u8)
-}
-
-/// The index of the level nearest to `v`, the upper one of two.
-fn nearest_level(v: f32) -> usize {
-    let levels = &grids::IQ4_VALUES;
-    match levels.partition_point(|&level| f32::from(level) <= v) {
-        0 => 0,
-        16 => 15,
-        above if v - f32::from(levels[above - 1]) < f32::from(levels[above]) - v => above - 1,
-        above => above,
     }
 }

@@ -3,16 +3,14 @@
 //!
 //! The order of every sum is that of ggml's reference quantizers, so that files come out equal byte for byte.
 
+use super::fit::{Affine, EPSILON, fit_signed, nearest, sum_squares};
 use super::k::{Q2K, Q3K, Q4K, Q5K, Q6K, Q8K, QK_K, scale_min};
 use super::{Quantize, to_f16};
 use half::f16;
 
-/// Sub-blocks of smaller magnitude count as zero.
-pub(super) const EPSILON: f32 = 1e-15;
-
 impl Quantize for Q2K {
     fn quantize(x: &[f32]) -> Self {
-        let search = AffineSearch { n_max: 3, start: -0.5, n_steps: 15, error: f32::abs };
+        let search = Affine { n_max: 3, start: -0.5, step: 0.1, n_steps: 15, error: f32::abs };
         let mut levels = [0; QK_K];
         let (mut fit_scales, mut fit_mins) = ([0f32; 16], [0f32; 16]);
         for (s, x) in x.chunks_exact(16).enumerate() {
@@ -25,13 +23,7 @@ impl Quantize for Q2K {
         let scales = std::array::from_fn(|s| {
             nearest(inv_scale * fit_scales[s]) as u8 | (nearest(inv_min * fit_mins[s]) << 4) as u8
         });
-        let (d, dmin) = (to_f16(scale_max.max(0.0) / 15.0), to_f16(min_max.max(0.0) / 15.0));
-        for (s, (x, levels)) in x.chunks_exact(16).zip(levels.chunks_exact_mut(16)).enumerate() {
-            let scale: u8 = scales[s];
-            let (d, m) = (d.to_f32() * f32::from(scale & 15), dmin.to_f32() * f32::from(scale >> 4));
-            requantize(x, d, m, 0..=3, levels);
-        }
-        Q2K { scales, qs: pack_two_bits(&levels), d, dmin }
+        q2_block(x, to_f16(scale_max.max(0.0) / 15.0), to_f16(min_max.max(0.0) / 15.0), scales, levels)
     }
 }
 
@@ -43,73 +35,35 @@ impl Quantize for Q3K {
             fit[s] = fit_q3(x, &mut levels[16 * s..][..16]);
         }
         let largest = fit.iter().fold(0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
-        let mut block = Q3K { hmask: [0; 32], qs: [0; 64], scales: [0; 12], d: f16::ZERO };
-        if largest != 0.0 {
-            let inv = -32.0 / largest;
-            for (j, v) in fit.iter().enumerate() {
-                let l = (i32::from(nearest(inv * v) as i8).clamp(-32, 31) + 32) as u8;
-                block.scales[j % 8] |= (l & 15) << (4 * (j / 8));
-                block.scales[8 + j % 4] |= l >> 4 << (2 * (j / 4));
-            }
-            block.d = to_f16(1.0 / inv);
+        if largest == 0.0 {
+            return q3_block(x, f16::ZERO, [0; 16], levels);
         }
-        let scales = if largest != 0.0 { block.scales() } else { [0; 16] };
-        for (s, (x, levels)) in x.chunks_exact(16).zip(levels.chunks_exact_mut(16)).enumerate() {
-            requantize(x, block.d.to_f32() * f32::from(scales[s]), 0.0, -4..=3, levels);
-        }
-        for (j, level) in levels.iter_mut().enumerate() {
-            block.hmask[j % 32] |= (*level >> 2) << (j / 32);
-            *level &= 3;
-        }
-        block.qs = pack_two_bits(&levels);
-        block
+        let inv = -32.0 / largest;
+        let scales = fit.map(|v| (i32::from(nearest(inv * v) as i8).clamp(-32, 31) + 32) as u8);
+        q3_block(x, to_f16(1.0 / inv), scales, levels)
     }
 }
 
 impl Quantize for Q4K {
     fn quantize(x: &[f32]) -> Self {
-        let search = AffineSearch { n_max: 15, start: -1.0, n_steps: 20, error: |v| v * v };
+        let search = Affine { n_max: 15, start: -1.0, step: 0.1, n_steps: 20, error: |v| v * v };
         let (d, dmin, scales, levels) = affine_block(x, &search);
-        Q4K { d, dmin, scales, qs: pack_four_bits(&levels) }
+        q4_block(x, d, dmin, scales, levels)
     }
 }
 
 impl Quantize for Q5K {
     fn quantize(x: &[f32]) -> Self {
-        let search = AffineSearch { n_max: 31, start: -0.5, n_steps: 15, error: |v| v * v };
+        let search = Affine { n_max: 31, start: -0.5, step: 0.1, n_steps: 15, error: |v| v * v };
         let (d, dmin, scales, levels) = affine_block(x, &search);
-        let mut qh = [0; QK_K / 8];
-        for (j, level) in levels.iter().enumerate() {
-            qh[j % 32] |= level >> 4 << (j / 32);
-        }
-        Q5K { d, dmin, scales, qh, qs: pack_four_bits(&levels) }
+        q5_block(x, d, dmin, scales, levels)
     }
 }
 
 impl Quantize for Q6K {
     fn quantize(x: &[f32]) -> Self {
-        let mut levels = [0; QK_K];
-        let mut fit = [0f32; 16];
-        for (s, x) in x.chunks_exact(16).enumerate() {
-            fit[s] = fit_signed(x, 32, &mut levels[16 * s..][..16]);
-        }
-        let largest = fit.iter().fold(0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
-        let mut block = Q6K { ql: [0; QK_K / 2], qh: [0; QK_K / 4], scales: [0; 16], d: f16::ZERO };
-        if largest.abs() < EPSILON {
-            return block;
-        }
-        let inv = -128.0 / largest;
-        block.d = to_f16(1.0 / inv);
-        block.scales = fit.map(|v| nearest(inv * v).min(127) as i8);
-        for (s, (x, levels)) in x.chunks_exact(16).zip(levels.chunks_exact_mut(16)).enumerate() {
-            requantize(x, block.d.to_f32() * f32::from(block.scales[s]), 0.0, -32..=31, levels);
-        }
-        for (j, level) in levels.iter().enumerate() {
-            let (run, j) = (j / 128, j % 128);
-            block.ql[64 * run + j % 64] |= (level & 15) << (4 * (j / 64));
-            block.qh[32 * run + j % 32] |= level >> 4 << (2 * (j / 32));
-        }
-        block
+        let weights: [f32; QK_K] = std::array::from_fn(|i| x[i] * x[i]);
+        q6_block(x, &weights)
     }
 }
 
@@ -132,101 +86,27 @@ impl Quantize for Q8K {
     }
 }
 
-/// Nearest integer, ties to even, of a value below 2^22; larger ones wrap.
-pub(super) fn nearest(v: f32) -> i32 {
-    // Adding 1.5 * 2^23 leaves the integer in the low bits of the mantissa.
-    ((v + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
-}
-
-/// How an affine sub-block (x = scale * level - min) is searched.
-struct AffineSearch {
-    n_max: i32,
-    /// The first trial spreads the range over `n_max + start` levels, each further one over 0.1 more.
-    start: f32,
-    n_steps: i32,
-    error: fn(f32) -> f32,
-}
-
-impl AffineSearch {
-    /// Finds scale, min (as a number to subtract) and levels.
-    fn fit(&self, x: &[f32], weights: &[f32], levels: &mut [u8]) -> (f32, f32) {
-        let (mut min, mut max) = (x[0], x[0]);
-        let (mut sum_w, mut sum_x) = (weights[0], weights[0] * x[0]);
-        for (&v, &w) in x.iter().zip(weights).skip(1) {
-            min = if v < min { v } else { min };
-            max = if v > max { v } else { max };
-            sum_w += w;
-            sum_x += w * v;
-        }
-        min = if min > 0.0 { 0.0 } else { min };
-        if max == min {
-            levels.fill(0);
-            return (0.0, -min);
-        }
-        let level = |v: f32, inv: f32, min: f32| nearest(inv * (v - min)).clamp(0, self.n_max) as u8;
-        let error = |levels: &[u8], scale: f32, min: f32| {
-            let mut sum = 0.0;
-            for ((&v, &w), &l) in x.iter().zip(weights).zip(levels) {
-                sum += w * (self.error)(scale * f32::from(l) + min - v);
-            }
-            sum
-        };
-
-        let inv = self.n_max as f32 / (max - min);
-        let mut scale = 1.0 / inv;
-        for (l, &v) in levels.iter_mut().zip(x) {
-            *l = level(v, inv, min);
-        }
-        let mut best = error(levels, scale, min);
-        let mut trial = [0; 32];
-        let trial = &mut trial[..x.len()];
-        for step in 0..=self.n_steps {
-            let inv = (self.start + 0.1 * step as f32 + self.n_max as f32) / (max - min);
-            let (mut sum_l, mut sum_l2, mut sum_xl) = (0f32, 0f32, 0f32);
-            for ((t, &v), &w) in trial.iter_mut().zip(x).zip(weights) {
-                *t = level(v, inv, min);
-                let l = f32::from(*t);
-                sum_l += w * l;
-                sum_l2 += w * l * l;
-                sum_xl += w * l * v;
-            }
-            let det = sum_w * sum_l2 - sum_l * sum_l;
-            if det > 0.0 {
-                let mut this_scale = (sum_w * sum_xl - sum_x * sum_l) / det;
-                let mut this_min = (sum_l2 * sum_x - sum_l * sum_xl) / det;
-                if this_min > 0.0 {
-                    this_min = 0.0;
-                    this_scale = sum_xl / sum_l2;
-                }
-                let this_error = error(trial, this_scale, this_min);
-                if this_error < best {
-                    levels.copy_from_slice(trial);
-                    (best, scale, min) = (this_error, this_scale, this_min);
-                }
-            }
-        }
-        (scale, -min)
-    }
-}
-
-/// What [`Q4K`] and [`Q5K`] share: d, dmin, packed scales, levels.
-fn affine_block(x: &[f32], search: &AffineSearch) -> (f16, f16, [u8; 12], [u8; QK_K]) {
+/// What [`Q4K`] and [`Q5K`] share: d, dmin, packed scales, levels before the last rounding.
+fn affine_block(x: &[f32], search: &Affine) -> (f16, f16, [u8; 12], [u8; QK_K]) {
     let mut levels = [0; QK_K];
     let (mut fit_scales, mut fit_mins) = ([0f32; 8], [0f32; 8]);
     for (s, x) in x.chunks_exact(32).enumerate() {
-        let mut sum_x2 = 0.0;
-        x.iter().for_each(|v| sum_x2 += v * v);
-        let average = (sum_x2 / 32f32).sqrt();
+        let average = (sum_squares(x) / 32f32).sqrt();
         let weights: [f32; 32] = std::array::from_fn(|l| average + x[l].abs());
         (fit_scales[s], fit_mins[s]) = search.fit(x, &weights, &mut levels[32 * s..][..32]);
     }
     let (scale_max, min_max) = (largest(&fit_scales), largest(&fit_mins));
     let to_six_bits = |max: f32| if max > 0.0 { 63.0 / max } else { 0.0 };
     let (inv_scale, inv_min) = (to_six_bits(scale_max), to_six_bits(min_max));
+    let scales = fit_scales.map(|v| (nearest(inv_scale * v) as u8).min(63));
+    let mins = fit_mins.map(|v| (nearest(inv_min * v) as u8).min(63));
+    (to_f16(scale_max / 63.0), to_f16(min_max / 63.0), pack_scales(scales, mins), levels)
+}
+
+/// The layout that [`scale_min`] reads.
+pub(super) fn pack_scales(fit_scales: [u8; 8], fit_mins: [u8; 8]) -> [u8; 12] {
     let mut scales = [0; 12];
-    for j in 0..8 {
-        let scale = (nearest(inv_scale * fit_scales[j]) as u8).min(63);
-        let min = (nearest(inv_min * fit_mins[j]) as u8).min(63);
+    for (j, (scale, min)) in fit_scales.into_iter().zip(fit_mins).enumerate() {
         if j < 4 {
             scales[j] = scale;
             scales[j + 4] = min;
@@ -236,13 +116,82 @@ fn affine_block(x: &[f32], search: &AffineSearch) -> (f16, f16, [u8; 12], [u8; Q
             scales[j] |= min >> 4 << 6;
         }
     }
-    let (d, dmin) = (to_f16(scale_max / 63.0), to_f16(min_max / 63.0));
-    for (j, (x, levels)) in x.chunks_exact(32).zip(levels.chunks_exact_mut(32)).enumerate() {
-        let (scale, min) = scale_min(j, &scales);
-        let (d, m) = (d.to_f32() * f32::from(scale), dmin.to_f32() * f32::from(min));
-        requantize(x, d, m, 0..=search.n_max, levels);
+    scales
+}
+
+/// The block for scales that are decided; sub-blocks whose scale is 0 keep their `levels`. So do the next ones.
+pub(super) fn q2_block(x: &[f32], d: f16, dmin: f16, scales: [u8; 16], mut levels: [u8; QK_K]) -> Q2K {
+    for (s, (x, levels)) in x.chunks_exact(16).zip(levels.chunks_exact_mut(16)).enumerate() {
+        let (d, m) = (d.to_f32() * f32::from(scales[s] & 15), dmin.to_f32() * f32::from(scales[s] >> 4));
+        requantize(x, d, m, 0..=3, levels);
     }
-    (d, dmin, scales, levels)
+    Q2K { scales, qs: pack_two_bits(&levels), d, dmin }
+}
+
+/// `scales` are counted from -32, `levels` from -4.
+pub(super) fn q3_block(x: &[f32], d: f16, scales: [u8; 16], mut levels: [u8; QK_K]) -> Q3K {
+    let mut block = Q3K { hmask: [0; 32], qs: [0; 64], scales: [0; 12], d };
+    for (j, l) in scales.into_iter().enumerate() {
+        block.scales[j % 8] |= (l & 15) << (4 * (j / 8));
+        block.scales[8 + j % 4] |= l >> 4 << (2 * (j / 4));
+    }
+    let scales = block.scales();
+    for (s, (x, levels)) in x.chunks_exact(16).zip(levels.chunks_exact_mut(16)).enumerate() {
+        requantize(x, d.to_f32() * f32::from(scales[s]), 0.0, -4..=3, levels);
+    }
+    for (j, level) in levels.iter_mut().enumerate() {
+        block.hmask[j % 32] |= (*level >> 2) << (j / 32);
+        *level &= 3;
+    }
+    block.qs = pack_two_bits(&levels);
+    block
+}
+
+pub(super) fn q4_block(x: &[f32], d: f16, dmin: f16, scales: [u8; 12], mut levels: [u8; QK_K]) -> Q4K {
+    requantize_affine(x, d, dmin, &scales, 15, &mut levels);
+    Q4K { d, dmin, scales, qs: pack_four_bits(&levels) }
+}
+
+pub(super) fn q5_block(x: &[f32], d: f16, dmin: f16, scales: [u8; 12], mut levels: [u8; QK_K]) -> Q5K {
+    requantize_affine(x, d, dmin, &scales, 31, &mut levels);
+    let mut qh = [0; QK_K / 8];
+    for (j, level) in levels.iter().enumerate() {
+        qh[j % 32] |= level >> 4 << (j / 32);
+    }
+    Q5K { d, dmin, scales, qh, qs: pack_four_bits(&levels) }
+}
+
+/// The whole of a [`Q6K`], errors weighted by `weights`.
+pub(super) fn q6_block(x: &[f32], weights: &[f32]) -> Q6K {
+    let mut levels = [0; QK_K];
+    let mut fit = [0f32; 16];
+    for (s, (x, weights)) in x.chunks_exact(16).zip(weights.chunks_exact(16)).enumerate() {
+        fit[s] = fit_signed(x, weights, 32, &mut levels[16 * s..][..16]);
+    }
+    let largest = fit.iter().fold(0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
+    let mut block = Q6K { ql: [0; QK_K / 2], qh: [0; QK_K / 4], scales: [0; 16], d: f16::ZERO };
+    if largest.abs() < EPSILON {
+        return block;
+    }
+    let inv = -128.0 / largest;
+    block.d = to_f16(1.0 / inv);
+    block.scales = fit.map(|v| nearest(inv * v).min(127) as i8);
+    for (s, (x, levels)) in x.chunks_exact(16).zip(levels.chunks_exact_mut(16)).enumerate() {
+        requantize(x, block.d.to_f32() * f32::from(block.scales[s]), 0.0, -32..=31, levels);
+    }
+    for (j, level) in levels.iter().enumerate() {
+        let (run, j) = (j / 128, j % 128);
+        block.ql[64 * run + j % 64] |= (level & 15) << (4 * (j / 64));
+        block.qh[32 * run + j % 32] |= level >> 4 << (2 * (j / 32));
+    }
+    block
+}
+
+fn requantize_affine(x: &[f32], d: f16, dmin: f16, scales: &[u8; 12], n_max: i32, levels: &mut [u8; QK_K]) {
+    for (j, (x, levels)) in x.chunks_exact(32).zip(levels.chunks_exact_mut(32)).enumerate() {
+        let (scale, min) = scale_min(j, scales);
+        requantize(x, d.to_f32() * f32::from(scale), dmin.to_f32() * f32::from(min), 0..=n_max, levels);
+    }
 }
 
 /// Levels, counted from the start of `range`, for x = d * level - m with the rounded scales; a scale of 0 keeps the old ones.
@@ -253,42 +202,6 @@ fn requantize(x: &[f32], d: f32, m: f32, range: std::ops::RangeInclusive<i32>, l
     for (level, v) in levels.iter_mut().zip(x) {
         *level = (nearest((v + m) / d).clamp(*range.start(), *range.end()) - range.start()) as u8;
     }
-}
-
-/// The scale of x = scale * (level - n_max) of least error weighted by x², and the levels.
-fn fit_signed(x: &[f32], n_max: i32, levels: &mut [u8]) -> f32 {
-    let max = x.iter().fold(0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
-    if max.abs() < EPSILON {
-        levels.fill(0);
-        return 0.0;
-    }
-    let level = |v: f32, inv: f32| nearest(inv * v).clamp(-n_max, n_max - 1);
-    let sums = |inv: f32| {
-        let (mut sum_lx, mut sum_l2) = (0f32, 0f32);
-        for &v in x {
-            let (l, w) = (level(v, inv) as f32, v * v);
-            sum_lx += w * v * l;
-            sum_l2 += w * l * l;
-        }
-        (sum_lx, sum_l2)
-    };
-    let mut best_inv = -n_max as f32 / max;
-    let (sum_lx, sum_l2) = sums(best_inv);
-    let mut scale = if sum_l2 != 0.0 { sum_lx / sum_l2 } else { 0.0 };
-    let mut best = scale * sum_lx;
-    for step in (-9..=9).filter(|&step| step != 0) {
-        let inv = -(n_max as f32 + 0.1 * step as f32) / max;
-        let (sum_lx, sum_l2) = sums(inv);
-        if sum_l2 > 0.0 && sum_lx * sum_lx > best * sum_l2 {
-            scale = sum_lx / sum_l2;
-            best = scale * sum_lx;
-            best_inv = inv;
-        }
-    }
-    for (l, &v) in levels.iter_mut().zip(x) {
-        *l = (level(v, best_inv) + n_max) as u8;
-    }
-    scale
 }
 
 /// The scale of x = scale * (level - 4), improving one level at a time, and the levels.

@@ -264,13 +264,16 @@ fn level(v: f32, bias: f32, max: i8) -> u8 {
 }
 
 fn five_bits(x: &[f32], q: impl Fn(f32) -> u8) -> ([u8; 4], [u8; QK / 2]) {
-    let (mut qh, mut qs) = (0u32, [0; QK / 2]);
-    for (j, qs) in qs.iter_mut().enumerate() {
-        let (lo, hi) = (q(x[j]), q(x[j + QK / 2]));
-        *qs = lo & 15 | hi << 4;
-        qh |= u32::from(lo >> 4 & 1) << j | u32::from(hi >> 4 & 1) << (j + QK / 2);
+    pack_five_bits(&std::array::from_fn(|j| q(x[j])))
+}
+
+/// The layout of q5_0 and q5_1.
+pub(super) fn pack_five_bits(levels: &[u8; QK]) -> ([u8; 4], [u8; QK / 2]) {
+    let mut qh = 0u32;
+    for (j, level) in levels.iter().enumerate() {
+        qh |= u32::from(level >> 4 & 1) << j;
     }
-    (qh.to_le_bytes(), qs)
+    (qh.to_le_bytes(), std::array::from_fn(|j| levels[j] & 15 | levels[j + QK / 2] << 4))
 }
 
 fn eight_bits(x: &[f32]) -> (f32, [i8; QK]) {

@@ -4,12 +4,21 @@
 //!
 //! Conversions are bit-exact with ggml's reference routines, so results of other engines can be compared with equality.
 
+mod codebook;
+mod fit;
 mod grids;
 pub mod iq;
+mod iq1_quantize;
+mod iq4_quantize;
+mod iq_quantize;
 pub mod k;
 mod k_quantize;
 pub mod legacy;
+mod rows;
 pub mod small;
+mod weighted;
+
+pub use rows::{quantize_rows, requires_importance};
 
 use crate::error::{Error, Result};
 use half::{bf16, f16};

@@ -298,8 +298,14 @@ fn pack_float4(x: &[f32], d: f32, qs: &mut [u8]) {
 
 /// The 4-bit float that is nearest to `x` when scaled by `d`; the first of equals.
 fn nearest_float4(x: f32, d: f32) -> u8 {
-    let error = |i: usize| (f32::from(grids::FP4_VALUES[i]) * d - x).abs();
-    (1..16).fold(0, |best, i| if error(i) < error(best) { i } else { best }) as u8
+    let (mut best, mut best_error) = (0, (f32::from(grids::FP4_VALUES[0]) * d - x).abs());
+    for (i, &value) in grids::FP4_VALUES.iter().enumerate().skip(1) {
+        let error = (f32::from(value) * d - x).abs();
+        if error < best_error {
+            (best, best_error) = (i as u8, error);
+        }
+    }
+    best
 }
 
 /// Nearest e4m3 number of a positive value, halves up, at most 448.
