@@ -236,6 +236,9 @@ enum llama_process_type {
     LLAMA_PROCESS_TYPE_DECODE = 1,
 };
 
+// A LoRA adapter of one model. It is freed with the model at the latest; contexts that use it keep what they need.
+struct llama_adapter_lora;
+
 // A batch that grows token by token.
 struct llama_batch_ext;
 
@@ -1273,6 +1276,106 @@ void llama_set_abort_callback(struct llama_context *ctx,
 // Safety:
 // `ctx` must be NULL or a live context.
 LLAMA_API void llama_synchronize(struct llama_context *ctx);
+
+// Loads a LoRA adapter from a GGUF file, which is not needed afterwards. Returns NULL when it is none, or does not fit the
+// model. Free the result with llama_adapter_lora_free, or let it go with the model.
+//
+// Safety:
+// `model` must be NULL or a live model, `path_lora` be NULL or NUL-terminated.
+LLAMA_API
+struct llama_adapter_lora *llama_adapter_lora_init(struct llama_model *model,
+                                                   const char *path_lora);
+
+// Loads a LoRA adapter from an open file, from its current position on; the file stays open. See llama_adapter_lora_init.
+//
+// Safety:
+// `model` must be NULL or a live model, `file` be NULL or an open file.
+LLAMA_API
+struct llama_adapter_lora *llama_adapter_lora_init_from_file_ptr(struct llama_model *model,
+                                                                 FILE *file);
+
+// Frees an adapter. Contexts that use it go on using it until they are told otherwise. NULL does nothing.
+//
+// Safety:
+// `adapter` must be NULL or an adapter that was not freed before, neither alone nor with its model.
+LLAMA_API void llama_adapter_lora_free(struct llama_adapter_lora *adapter);
+
+// Writes the value of a metadata key of an adapter's file as text, cut to `buf_size` - 1 bytes and ended by a NUL. Returns
+// the text's length, or -1 when there is no such key, or an array behind it; `buf` is empty then.
+//
+// Safety:
+// `adapter` must be NULL or a live adapter, `key` NULL or NUL-terminated, `buf` NULL or of `buf_size` writable bytes.
+LLAMA_API
+int32_t llama_adapter_meta_val_str(const struct llama_adapter_lora *adapter,
+                                   const char *key,
+                                   char *buf,
+                                   size_t buf_size);
+
+// Returns how many metadata values an adapter's file has, arrays left out.
+//
+// Safety:
+// `adapter` must be NULL or a live adapter.
+LLAMA_API int32_t llama_adapter_meta_count(const struct llama_adapter_lora *adapter);
+
+// Writes metadata key `i` of an adapter's file: see llama_adapter_meta_val_str.
+//
+// Safety:
+// `adapter` must be NULL or a live adapter, `buf` NULL or of `buf_size` writable bytes.
+LLAMA_API
+int32_t llama_adapter_meta_key_by_index(const struct llama_adapter_lora *adapter,
+                                        int32_t i,
+                                        char *buf,
+                                        size_t buf_size);
+
+// Writes metadata value `i` of an adapter's file as text: see llama_adapter_meta_val_str.
+//
+// Safety:
+// `adapter` must be NULL or a live adapter, `buf` NULL or of `buf_size` writable bytes.
+LLAMA_API
+int32_t llama_adapter_meta_val_str_by_index(const struct llama_adapter_lora *adapter,
+                                            int32_t i,
+                                            char *buf,
+                                            size_t buf_size);
+
+// Returns how many tokens invoke an adapter that is to be used from them on ("activated LoRA"); 0 for other adapters.
+//
+// Safety:
+// `adapter` must be NULL or a live adapter.
+LLAMA_API
+uint64_t llama_adapter_get_alora_n_invocation_tokens(const struct llama_adapter_lora *adapter);
+
+// Returns the tokens that invoke an adapter, which live as long as it does.
+//
+// Safety:
+// `adapter` must be NULL or a live adapter.
+LLAMA_API
+const llama_token *llama_adapter_get_alora_invocation_tokens(const struct llama_adapter_lora *adapter);
+
+// Makes a context use these `n_adapters` adapters, each with its scale, and no others, from the next decode on. Returns 0,
+// or -1 when one of them is of another model: nothing is changed then.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `adapters` and `scales` be NULL or have `n_adapters` elements, which are NULL or
+// live adapters.
+LLAMA_API
+int32_t llama_set_adapters_lora(struct llama_context *ctx,
+                                struct llama_adapter_lora **adapters,
+                                size_t n_adapters,
+                                float *scales);
+
+// Adds vectors to what leaves layers `il_start` to `il_end` of a context, both included, from the next decode on. `data` has
+// `len` values: `n_embd` for layer 1, `n_embd` for layer 2 and so on; layer 0 never has one. NULL ends it. Returns 0, or -1
+// when `n_embd` is not the model's: nothing is changed then.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `data` be NULL or point to `len` values.
+LLAMA_API
+int32_t llama_set_adapter_cvec(struct llama_context *ctx,
+                               const float *data,
+                               size_t len,
+                               int32_t n_embd,
+                               int32_t il_start,
+                               int32_t il_end);
 
 // Forgets all tokens; with `data` their keys and values are zeroed too.
 //

@@ -16,6 +16,8 @@ pub struct Weight {
     pub ne: [usize; 4],
     /// The bytes, in file layout.
     pub data: Bytes,
+    /// For some rows of a tensor of the file: its name, and the first of them.
+    pub part_of: Option<(String, usize)>,
 }
 
 /// A shared weight, as architectures hold it.

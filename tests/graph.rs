@@ -270,7 +270,7 @@ impl RandomGraph {
         let mut shape = [1; 4];
         shape[..ne.len()].copy_from_slice(ne);
         let name = format!("w{}", self.random.next());
-        let w: WeightRef = Arc::new(Weight { name, dtype: DType::F32, ne: shape, data: data.into() });
+        let w: WeightRef = Arc::new(Weight { name, dtype: DType::F32, ne: shape, data: data.into(), part_of: None });
         self.g.weight(&w)
     }
 

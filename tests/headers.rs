@@ -61,6 +61,7 @@ const HEADERS: [Header; 7] = [
             "model_info.rs",
             "vocab.rs",
             "context.rs",
+            "adapter.rs",
             "memory.rs",
             "state.rs",
             "batch.rs",

@@ -128,11 +128,8 @@ pub unsafe extern "C" fn llama_init_from_model(
         let handle = unsafe { handle_ref(model) }?;
         warn_of_ignored(&params);
         let context = Context::new(handle.model.clone(), &engine_params(&params)?)?;
-        // SAFETY: the handle was just checked; `load` made it by Arc::into_raw, and this takes a share of its own.
-        let model = unsafe {
-            Arc::increment_strong_count(model.cast_const());
-            Arc::from_raw(model.cast_const())
-        };
+        // SAFETY: the caller promises a live model.
+        let model = unsafe { model::model_arc(model) }?;
         let ctx = Box::into_raw(Box::new(llama_context {
             tag: Tag::of::<llama_context>(),
             model,

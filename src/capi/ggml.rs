@@ -95,9 +95,8 @@ pub extern "C" fn ggml_graph_overhead_custom(size: usize, grads: bool) -> usize 
     const OBJECT: u128 = 32;
     const GRAPH: u128 = 96;
     // The slots of ggml's hash table are the first prime not below a power of two, which is this much above it.
-    const ABOVE: [u8; 32] = [
-        1, 0, 1, 3, 1, 5, 3, 3, 1, 9, 7, 5, 3, 17, 27, 3, 1, 29, 3, 21, 7, 17, 15, 9, 43, 35, 15, 29, 3, 11, 3, 11,
-    ];
+    const ABOVE: [u8; 32] =
+        [1, 0, 1, 3, 1, 5, 3, 3, 1, 9, 7, 5, 3, 17, 27, 3, 1, 29, 3, 21, 7, 17, 15, 9, 43, 35, 15, 29, 3, 11, 3, 11];
     let nodes = size as u128;
     let wanted = nodes * 2;
     let slots = (0..ABOVE.len()).map(|i| (1u128 << i) + u128::from(ABOVE[i])).find(|&slots| slots >= wanted.max(2));
@@ -194,7 +193,12 @@ mod tests {
     #[test]
     fn graphs_take_what_ggmls_take() {
         let cases = [
-            (0, 160, 192), (1, 176, 208), (2, 240, 320), (10, 752, 1344), (1000, 41040, 73888), (2048, 82608, 148192),
+            (0, 160, 192),
+            (1, 176, 208),
+            (2, 240, 320),
+            (10, 752, 1344),
+            (1000, 41040, 73888),
+            (2048, 82608, 148192),
             (1_000_000, 41_428_320, 74_983_024),
         ];
         for (size, plain, with_grads) in cases {

@@ -5,6 +5,7 @@
 
 #![allow(non_camel_case_types)] // C's names
 
+mod adapter;
 mod batch;
 mod batch_ext;
 mod chat;
@@ -41,6 +42,7 @@ mod train;
 mod types;
 mod vocab;
 
+pub(crate) use adapter::*;
 pub(crate) use context::*;
 pub(crate) use device::*;
 pub(crate) use error::guard;

@@ -19,6 +19,8 @@ pub struct llama_model {
     pub(super) labels: Vec<CString>,
     /// Templates handed out, by name.
     pub(super) templates: Mutex<HashMap<Option<CString>, CString>>,
+    /// Adapters that were loaded for it and not freed.
+    pub(super) adapters: Mutex<Vec<Arc<llama_adapter_lora>>>,
 }
 
 impl Tagged for llama_model {
@@ -35,6 +37,7 @@ impl llama_model {
             vocab: llama_vocab::new(model.clone()),
             labels: model.labels().iter().map(|label| logging::c_text(label)).collect(),
             templates: Mutex::default(),
+            adapters: Mutex::default(),
             model,
         }
     }
@@ -114,23 +117,31 @@ pub unsafe extern "C" fn llama_model_load_from_file_ptr(
     params: llama_model_params,
 ) -> *mut llama_model {
     guard(std::ptr::null_mut(), || {
-        if file.is_null() {
-            return Err(Error::Null("file"));
-        }
-        // SAFETY: not NULL, and the caller promises an open file.
-        let (fd, offset) = unsafe { (libc::fileno(file), libc::ftello(file)) };
-        let failed = |what: &str| Error::io(format!("{what} of the file passed"), std::io::Error::last_os_error());
-        let offset = u64::try_from(offset).map_err(|_| failed("find the position"))?;
-        if fd < 0 {
-            return Err(failed("find the descriptor"));
-        }
-        // SAFETY: the descriptor belongs to the open file, which nobody closes during the call.
-        let own: OwnedFd = unsafe { BorrowedFd::borrow_raw(fd) }
-            .try_clone_to_owned()
-            .map_err(|e| Error::io("duplicate the descriptor of the file passed", e))?;
-        // SAFETY: the caller promises what `load` asks for.
-        unsafe { load(Source::File { file: own.into(), offset }, Vec::new(), &params) }
+        // SAFETY: the caller promises NULL or an open file, and what `load` asks for.
+        unsafe { load(source_of(file)?, Vec::new(), &params) }
     })
+}
+
+/// A GGUF in a C file, from its position on. The file stays the caller's.
+///
+/// # Safety
+/// `file` must be NULL or an open file.
+pub(super) unsafe fn source_of(file: *mut libc::FILE) -> Result<Source> {
+    if file.is_null() {
+        return Err(Error::Null("file"));
+    }
+    // SAFETY: not NULL, and the caller promises an open file.
+    let (fd, offset) = unsafe { (libc::fileno(file), libc::ftello(file)) };
+    let failed = |what: &str| Error::io(format!("{what} of the file passed"), std::io::Error::last_os_error());
+    let offset = u64::try_from(offset).map_err(|_| failed("find the position"))?;
+    if fd < 0 {
+        return Err(failed("find the descriptor"));
+    }
+    // SAFETY: the descriptor belongs to the open file, which nobody closes during the call.
+    let own: OwnedFd = unsafe { BorrowedFd::borrow_raw(fd) }
+        .try_clone_to_owned()
+        .map_err(|e| Error::io("duplicate the descriptor of the file passed", e))?;
+    Ok(Source::File { file: own.into(), offset })
 }
 
 /// Frees a model. Contexts that were made with it keep working. NULL does nothing.
@@ -176,6 +187,20 @@ pub unsafe extern "C" fn llama_model_rope_type(model: *const llama_model) -> CEn
             Some(RopeKind::Neox) => llama_rope_type::LLAMA_ROPE_TYPE_NEOX,
         }))
     })
+}
+
+/// A share of the model behind a caller's pointer.
+///
+/// # Safety
+/// `model` must be NULL or a live model.
+pub(super) unsafe fn model_arc(model: *const llama_model) -> Result<Arc<llama_model>> {
+    // SAFETY: the caller promises NULL or a live model.
+    unsafe { handle_ref(model) }?;
+    // SAFETY: the handle was just checked; `load` made it by Arc::into_raw, and this takes a share of its own.
+    unsafe {
+        Arc::increment_strong_count(model);
+        Ok(Arc::from_raw(model))
+    }
 }
 
 /// Loads a model and makes its handle.

@@ -256,7 +256,8 @@ mod tests {
             drop(Box::from_raw(plain));
             assert_eq!(ggml_opt_dataset_ndata(std::ptr::null_mut()), 0);
         }
-        for [point, label, n, shard] in [[0, 0, 1, 1], [1, -1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0], [1 << 40, 0, 1 << 40, 1]]
+        for [point, label, n, shard] in
+            [[0, 0, 1, 1], [1, -1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0], [1 << 40, 0, 1 << 40, 1]]
         {
             assert!(ggml_opt_dataset_init(F32, F32, point, label, n, shard).is_null());
         }

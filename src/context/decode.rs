@@ -130,7 +130,7 @@ impl Context {
             n_seqs: if wanted.embeddings.is_some_and(|p| p != Pooling::None) { ubatch.seq_id_unq.len() } else { 0 },
             embd: ubatch.tokens.is_empty(),
         };
-        let (planned, reused) = self.plans.get(&self.model, &self.settings, &self.kv, shape, wanted)?;
+        let (planned, reused) = self.plans.get(&self.model, &self.settings, &self.kv, &self.adapters, shape, wanted)?;
         self.perf.n_reused += u32::from(reused);
         let threads = if shape.n_tokens == 1 { self.settings.n_threads } else { self.settings.n_threads_batch };
         self.backend.set_n_threads(threads);

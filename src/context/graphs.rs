@@ -5,6 +5,7 @@ use super::layer_inputs::LayerSet;
 use crate::error::{Error, Result};
 use crate::graph::plan::{Plan, plan};
 use crate::graph::{Input, ValueId};
+use crate::model::adapter::Adapters;
 use crate::model::build::{Build, KvLayer, UbatchShape};
 use crate::model::{Model, Pooling};
 use crate::quant::DType;
@@ -42,7 +43,7 @@ pub struct Planned {
     pub layer_inputs: Vec<usize>,
 }
 
-/// The most recent plans, newest last.
+/// The most recent plans, newest last, all of the same adapters.
 #[derive(Default)]
 pub struct Plans {
     kept: Vec<(Key, Planned)>,
@@ -55,6 +56,7 @@ impl Plans {
         model: &Model,
         s: &Settings,
         kv: &[Option<KvLayer>],
+        adapters: &Adapters,
         shape: UbatchShape,
         wanted: Wanted,
     ) -> Result<(&Planned, bool)> {
@@ -66,7 +68,7 @@ impl Plans {
                 true
             }
             None => {
-                let planned = build(model, s, kv, shape, wanted)?;
+                let planned = build(model, s, kv, adapters, shape, wanted)?;
                 if self.kept.len() == MAX_PLANS {
                     self.kept.remove(0);
                 }
@@ -79,10 +81,18 @@ impl Plans {
     }
 }
 
-fn build(model: &Model, s: &Settings, kv: &[Option<KvLayer>], shape: UbatchShape, wanted: Wanted) -> Result<Planned> {
+fn build(
+    model: &Model,
+    s: &Settings,
+    kv: &[Option<KvLayer>],
+    adapters: &Adapters,
+    shape: UbatchShape,
+    wanted: Wanted,
+) -> Result<Planned> {
     let hp = model.hparams()?;
     let arch = model.architecture()?;
     let mut b = Build::new(hp, model.def()?.rope, s.rope, s.n_ctx_seq, shape, kv);
+    b.adapters = Some(adapters);
     let out = arch.build(&mut b)?;
     let (mut logits, mut embd, mut n) = (None, None, 0);
     if let Some(x) = out.logits.filter(|_| wanted.logits && shape.n_outputs > 0) {

@@ -4,6 +4,7 @@
 //! [`Context::decode`] is the way of a token: batch → ubatches → cells → graph → plan → backend → outputs.
 //! A context belongs to one thread at a time; the model it holds may be shared.
 
+mod adapters;
 pub mod batch;
 mod decode;
 mod graphs;
@@ -27,6 +28,7 @@ use crate::backend::{Backend, cpu};
 use crate::error::{Error, Result};
 use crate::graph::Inputs;
 use crate::memory::{Memory, MemoryConfig, OwnRows, Reservation, SWA, Window};
+use crate::model::adapter::Adapters;
 use crate::model::build::KvLayer;
 use crate::model::{Model, Pooling, SwaType};
 use crate::quant::DType;
@@ -50,6 +52,7 @@ pub struct Context {
     /// The KV cache of each layer.
     kv: Vec<Option<KvLayer>>,
     plans: Plans,
+    adapters: Adapters,
     outputs: Outputs,
     layer_inputs: LayerInputs,
     perf: Perf,
@@ -94,6 +97,7 @@ impl Context {
             memory,
             kv,
             plans: Plans::default(),
+            adapters: Adapters::default(),
             outputs: Outputs::default(),
             layer_inputs: LayerInputs::default(),
             perf,

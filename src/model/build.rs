@@ -1,5 +1,6 @@
 //! What architectures build their graphs from: the inputs, and the blocks that families of models share.
 
+use super::adapter::{Adapters, Delta};
 use super::loader::{Linear, NormWeights};
 use super::{HParams, SwaType};
 use crate::error::Result;
@@ -7,7 +8,7 @@ use crate::graph::{
     Attention, BinaryOp, Builder, GluOp, Input, MaskId, Norm, NormKind, Rope, RopeKind, StateId, UnaryOp, ValueId,
 };
 use crate::quant::DType;
-use crate::tensor::WeightRef;
+use crate::tensor::{Weight, WeightRef};
 
 /// Rotary embedding as the context asks for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -95,6 +96,8 @@ pub struct Build<'a> {
     pub kv: &'a [Option<KvLayer>],
     /// What enters each layer, `[n_embd, n_tokens]`, as the architecture tells it.
     pub layer_inputs: Vec<ValueId>,
+    /// What is added to the model.
+    pub adapters: Option<&'a Adapters>,
 }
 
 /// The projections of an attention block.
@@ -136,7 +139,7 @@ impl<'a> Build<'a> {
         shape: UbatchShape,
         kv: &'a [Option<KvLayer>],
     ) -> Build<'a> {
-        Build { g: Builder::new(), hp, rope_kind, rope, n_ctx_seq, shape, kv, layer_inputs: Vec::new() }
+        Build { g: Builder::new(), hp, rope_kind, rope, n_ctx_seq, shape, kv, layer_inputs: Vec::new(), adapters: None }
     }
 
     /// A weight as a value of the graph.
@@ -152,7 +155,16 @@ impl<'a> Build<'a> {
         } else {
             let ids = self.g.input(Input::Tokens, DType::I32, [n_tokens, 1, 1, 1])?;
             let table = self.g.weight(table);
-            self.g.get_rows(table, ids)?
+            let mut x = self.g.get_rows(table, ids)?;
+            for delta in self.adapters.iter().flat_map(|a| a.embedding_deltas()) {
+                let a = self.g.weight(&delta.a);
+                let thin = self.g.get_rows(a, ids)?;
+                let thin = self.g.scale(thin, delta.scale)?;
+                let b = self.g.weight(&delta.b);
+                let y = self.g.matmul(b, thin)?;
+                x = self.g.add(x, y)?;
+            }
+            x
         };
         self.g.name(x, "inp_embd", None);
         Ok(x)
@@ -179,6 +191,14 @@ impl<'a> Build<'a> {
         if let Some(s) = &l.s {
             let s = self.g.weight(s);
             y = self.g.mul(y, s)?;
+        }
+        for delta in self.deltas(&l.w)? {
+            let a = self.g.weight(&delta.a);
+            let thin = self.g.matmul(a, x)?;
+            let thin = self.g.scale(thin, delta.scale)?;
+            let b = self.g.weight(&delta.b);
+            let add = self.g.matmul(b, thin)?;
+            y = self.g.add(y, add)?;
         }
         if let Some(b) = &l.b {
             let b = self.g.weight(b);
@@ -211,10 +231,34 @@ impl<'a> Build<'a> {
             let picked = self.g.reshape(picked, [1, ne[0], ne[1], 1])?;
             y = self.g.mul(y, picked)?;
         }
+        for delta in self.deltas(&l.w)? {
+            let a = self.g.weight(&delta.a);
+            let thin = self.g.matmul_id(a, x, ids)?;
+            let thin = self.g.scale(thin, delta.scale)?;
+            let b = self.g.weight(&delta.b);
+            let add = self.g.matmul_id(b, thin, ids)?;
+            y = self.g.add(y, add)?;
+        }
         if let Some(b) = &l.b {
             let b = self.g.weight(b);
             y = self.g.add_id(y, b, ids)?;
         }
+        Ok(y)
+    }
+
+    /// What adapters add to products with a weight.
+    fn deltas(&self, w: &Weight) -> Result<Vec<Delta>> {
+        self.adapters.map_or(Ok(Vec::new()), |adapters| adapters.deltas(w))
+    }
+
+    /// What leaves layer `il`: `x`, with a control vector if there is one.
+    pub fn layer_output(&mut self, x: ValueId, il: usize) -> Result<ValueId> {
+        let mut y = x;
+        if let Some(control) = self.adapters.and_then(|a| a.control(il)) {
+            let control = self.g.weight(control);
+            y = self.g.add(x, control)?;
+        }
+        self.g.name(y, "l_out", Some(il));
         Ok(y)
     }
 

@@ -72,7 +72,7 @@ impl<'a> Loader<'a> {
             return Err(wrong_shape(name, want, found));
         }
         let data = self.files.tensor(name)?.into_bytes();
-        let w = Arc::new(Weight { name: name.to_string(), dtype, ne: found, data });
+        let w = Arc::new(Weight { name: name.to_string(), dtype, ne: found, data, part_of: None });
         self.loaded.insert(name.to_string(), w.clone());
         Ok(Some(w))
     }
@@ -181,7 +181,7 @@ impl<'a> Loader<'a> {
 }
 
 /// Rows `from..from + n` of a matrix, as a tensor of its own.
-fn rows(w: &WeightRef, from: usize, n: usize) -> Result<WeightRef> {
+pub(super) fn rows(w: &WeightRef, from: usize, n: usize) -> Result<WeightRef> {
     part(w, from * w.row_size(), n * w.row_size(), [w.ne[0], n, 1, 1], from)
 }
 
@@ -194,7 +194,8 @@ fn elements(w: &WeightRef, from: usize, n: usize) -> Result<WeightRef> {
 fn part(w: &WeightRef, at: usize, len: usize, ne: [usize; 4], from: usize) -> Result<WeightRef> {
     let data =
         w.data.slice(at..at + len).ok_or_else(|| Error::tensor(&w.name, format!("has no part {ne:?} at {from}")))?;
-    Ok(Arc::new(Weight { name: format!("{} ({from}..)", w.name), dtype: w.dtype, ne, data }))
+    let (name, part_of) = (format!("{} ({from}..)", w.name), Some((w.name.clone(), from)));
+    Ok(Arc::new(Weight { name, dtype: w.dtype, ne, data, part_of }))
 }
 
 fn wrong_shape(name: &str, want: [usize; 4], found: [usize; 4]) -> Error {

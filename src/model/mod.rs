@@ -1,6 +1,7 @@
 //! Models: hyper-parameters, vocabulary and weights of a GGUF file, and the architecture that builds graphs over them.
 //! Loaded by `capi::model`, shared between contexts and threads as `Arc<Model>`.
 
+pub mod adapter;
 pub mod arch;
 pub mod build;
 pub mod ftype;

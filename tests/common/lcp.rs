@@ -220,6 +220,13 @@ impl TheirModel {
     }
 }
 
+impl TheirModel {
+    /// The `llama_model *`.
+    pub fn ptr(&self) -> Ptr {
+        self.0
+    }
+}
+
 impl Drop for TheirModel {
     fn drop(&mut self) {
         // SAFETY: it was loaded, and contexts borrow it.

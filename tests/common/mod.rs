@@ -2,6 +2,7 @@
 //! and ours so that a scenario is written once and run on both, and the measures by which answers are compared.
 #![allow(dead_code)] // every test binary uses a part
 
+pub mod c_program;
 pub mod compare;
 pub mod engine;
 pub mod lcp;

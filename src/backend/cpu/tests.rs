@@ -45,7 +45,13 @@ impl Case {
         if quant::quantize(dtype, &x, &mut data).is_err() {
             data = self.random.blocks(dtype, n);
         }
-        self.builder.weight(&Arc::new(Weight { name: format!("{dtype}{ne:?}"), dtype, ne, data: Bytes::from(data) }))
+        self.builder.weight(&Arc::new(Weight {
+            name: format!("{dtype}{ne:?}"),
+            dtype,
+            ne,
+            data: Bytes::from(data),
+            part_of: None,
+        }))
     }
 
     /// Embeddings of the ubatch, `[n, n_tokens]`.

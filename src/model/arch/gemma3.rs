@@ -100,8 +100,8 @@ impl Architecture for Gemma3 {
             let cur = b.rms_norm(sa_out, &layer.ffn_norm)?;
             let cur = b.gated_ffn(GluOp::Gelu, &layer.gate, &layer.up, &layer.down, cur)?;
             let cur = b.rms_norm(cur, &layer.ffn_post_norm)?;
-            x = b.g.add(cur, sa_out)?;
-            b.g.name(x, "l_out", Some(il));
+            let cur = b.g.add(cur, sa_out)?;
+            x = b.layer_output(cur, il)?;
         }
         let mut out = b.head(x, &self.output_norm, Some(&self.output))?;
         let cap = b.hp.final_soft_cap;

@@ -151,8 +151,8 @@ impl Architecture for Llama {
                 Ffn::Dense { gate, up, down } => b.gated_ffn(GluOp::Silu, gate, up, down, cur)?,
                 Ffn::Moe(moe) => b.moe_ffn(GluOp::Silu, moe, cur, il)?,
             };
-            x = b.g.add(cur, ffn_inp)?;
-            b.g.name(x, "l_out", Some(il));
+            let cur = b.g.add(cur, ffn_inp)?;
+            x = b.layer_output(cur, il)?;
         }
         b.head(x, &self.output_norm, self.output.as_ref())
     }

@@ -79,8 +79,8 @@ impl Architecture for Qwen3 {
 
             let cur = b.rms_norm(ffn_inp, &layer.ffn_norm)?;
             let cur = b.gated_ffn(GluOp::Silu, &layer.gate, &layer.up, &layer.down, cur)?;
-            x = b.g.add(cur, ffn_inp)?;
-            b.g.name(x, "l_out", Some(il));
+            let cur = b.g.add(cur, ffn_inp)?;
+            x = b.layer_output(cur, il)?;
         }
         b.head(x, &self.output_norm, Some(&self.output))
     }
