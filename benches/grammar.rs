@@ -3,6 +3,8 @@
 //!
 //! Needs `llama.cpp/` in `$INFER_TEST_DATA` (default `target/test-data`), which `make test-data` fetches.
 
+#![allow(missing_docs)] // criterion_group makes a public function
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

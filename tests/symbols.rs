@@ -22,7 +22,7 @@ fn exports_are_the_committed_list() {
 #[test]
 fn exports_are_part_of_the_interface() {
     let mut known = BTreeSet::new();
-    for file in ["llama.txt", "ggml.txt", "llama_ext.txt"] {
+    for file in ["llama.txt", "ggml.txt", "llama_ext.txt", "node_ext.txt"] {
         for line in std::fs::read_to_string(root().join("tests/abi").join(file)).unwrap().lines() {
             let name = line.strip_prefix("fn ").unwrap_or(line);
             known.insert(name.split(['(', ' ']).next().unwrap().to_string());

@@ -30,10 +30,10 @@ unsafe extern "C" fn llama_model_get_device(model: *const llama_model, _i: c_int
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod breakdown {
-    //! `llama_get_memory_breakdown`, which returns a std::map of libstdc++ by value.
+    //! Memory by kind, which these functions return as a std::map of libstdc++ by value.
 
     use super::*;
-    use crate::Error;
+    use crate::{Error, Result};
 
     /// What libstdc++ keeps at the front of every node of a map.
     #[repr(C)]
@@ -55,21 +55,54 @@ mod breakdown {
         count: usize,
     }
 
-    /// A node of std::map<ggml_backend_buffer_type_t, llama_memory_breakdown_data>.
+    /// A node of a std::map from ggml_backend_buffer_type_t.
     #[repr(C)]
-    struct Node {
+    struct Node<V> {
         base: NodeBase,
         key: ggml_backend_buffer_type_t,
-        /// Bytes of weights, of the context, and of temporary results.
-        value: [usize; 3],
+        value: V,
     }
 
-    const _: () = assert!(size_of::<Map>() == 48 && size_of::<Node>() == 64);
+    /// llama_memory_breakdown_data: bytes of weights, of the context, and of temporary results.
+    type Data = [usize; 3];
+
+    const _: () = assert!(size_of::<Map>() == 48 && size_of::<Node<Data>>() == 64 && size_of::<Node<usize>>() == 48);
 
     /// llama_get_memory_breakdown(llama_context const*): bytes by kind of memory. The caller passes where the map goes.
     #[unsafe(export_name = "_Z26llama_get_memory_breakdownPK13llama_context")]
     unsafe extern "C" fn llama_get_memory_breakdown(map: *mut Map, ctx: *const llama_context) -> *mut Map {
-        // SAFETY: the calling convention gives memory for the result, which is written before anyone reads it.
+        // SAFETY: the caller promises memory for the map, and NULL or a live context.
+        unsafe { fill(map, || context_memory(ctx)) }
+    }
+
+    /// llama_context::memory_breakdown() const: the same.
+    #[unsafe(export_name = "_ZNK13llama_context16memory_breakdownEv")]
+    unsafe extern "C" fn llama_context_memory_breakdown(map: *mut Map, ctx: *const llama_context) -> *mut Map {
+        // SAFETY: the caller promises memory for the map, and NULL or a live context.
+        unsafe { fill(map, || context_memory(ctx)) }
+    }
+
+    /// llama_model::memory_breakdown() const: bytes of weights by kind of memory. The caller passes where the map goes.
+    #[unsafe(export_name = "_ZNK11llama_model16memory_breakdownEv")]
+    unsafe extern "C" fn llama_model_memory_breakdown(map: *mut Map, model: *const llama_model) -> *mut Map {
+        // SAFETY: the caller promises memory for the map, and NULL or a live model.
+        unsafe { fill(map, || Ok(handle_ref(model)?.model.size() as usize)) }
+    }
+
+    /// # Safety
+    /// `ctx` must be NULL or a live context.
+    unsafe fn context_memory(ctx: *const llama_context) -> Result<Data> {
+        // SAFETY: the caller's promise.
+        let context = unsafe { handle_ref(ctx) }?.context()?;
+        Ok([context.model().size() as usize, context.state_size(), 0])
+    }
+
+    /// Makes a map of one entry, the memory of the CPU, or an empty one after an error.
+    ///
+    /// # Safety
+    /// `map` must have room for a map.
+    unsafe fn fill<V>(map: *mut Map, value: impl FnOnce() -> Result<V>) -> *mut Map {
+        // SAFETY: the caller promises room; it is written before anyone reads it.
         unsafe {
             let header = &raw mut (*map).header;
             header.write(NodeBase { color: RED, parent: std::ptr::null_mut(), left: header, right: header });
@@ -77,12 +110,10 @@ mod breakdown {
             (*map).count = 0;
         }
         guard((), || {
-            // SAFETY: the caller promises NULL or a live context.
-            let context = unsafe { handle_ref(ctx) }?.context()?;
-            let value = [context.model().size() as usize, context.state_size(), 0];
+            let value = value()?;
             // SAFETY: the map was made empty above; its destructor frees nodes as operator new's memory, which is malloc's.
             unsafe {
-                let node: *mut Node = libc::malloc(size_of::<Node>()).cast();
+                let node: *mut Node<V> = libc::malloc(size_of::<Node<V>>()).cast();
                 if node.is_null() {
                     return Err(Error::Memory("a node of a map".into()));
                 }

@@ -10,6 +10,8 @@ mod batch;
 mod batch_ext;
 mod chat;
 mod context;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod cpp;
 mod deprecated;
 mod device;
 mod error;
@@ -20,6 +22,10 @@ mod handle;
 mod infer;
 mod logging;
 mod mangled;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod mangled_arch;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod mangled_grammar;
 mod memory;
 mod misc;
 mod model;

@@ -38,6 +38,7 @@ use crate::{Error, Result};
 pub use pieces::{PieceNode, PieceTree};
 pub use special::SpecialTokens;
 use texts::{TextIndex, Texts};
+pub use unicode::codepoints;
 
 /// A token id: an index into the vocabulary, or [`TOKEN_NULL`].
 pub type Token = i32;
