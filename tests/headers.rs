@@ -45,11 +45,13 @@ const HEADERS: [Header; 6] = [
         name: "llama.h",
         sources: &[
             "types/llama.rs",
+            "types/quantize.rs",
             "misc.rs",
             "logging.rs",
             "names.rs",
             "model.rs",
             "model_info.rs",
+            "quantize.rs",
             "vocab.rs",
             "context.rs",
             "memory.rs",

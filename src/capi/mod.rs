@@ -25,6 +25,7 @@ mod model;
 mod model_info;
 mod names;
 mod outputs;
+mod quantize;
 mod sample;
 mod sampler;
 mod sampler_chain;

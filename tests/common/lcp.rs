@@ -109,6 +109,16 @@ struct Api {
     set_causal: unsafe extern "C" fn(Ptr, bool),
     set_embeddings: unsafe extern "C" fn(Ptr, bool),
     set_abort: unsafe extern "C" fn(Ptr, Option<unsafe extern "C" fn(Ptr) -> bool>, Ptr),
+    llama: &'static Library,
+}
+
+/// A function of llama.cpp's llama.h.
+///
+/// # Safety
+/// `F` must be its type.
+pub unsafe fn function<F: Copy>(name: &str) -> F {
+    // SAFETY: the caller's promise.
+    unsafe { symbol(api().llama, name) }
 }
 
 /// Its messages are of interest only to who debugs a difference.
@@ -154,6 +164,7 @@ fn api() -> &'static Api {
             symbol::<unsafe extern "C" fn(*const c_char)>(ggml, "ggml_backend_load_all_from_path")(path.as_ptr());
             symbol::<unsafe extern "C" fn()>(llama, "llama_backend_init")();
             Api {
+                llama,
                 model_params: symbol(llama, "llama_model_default_params"),
                 load: symbol(llama, "llama_model_load_from_file"),
                 model_free: symbol(llama, "llama_model_free"),

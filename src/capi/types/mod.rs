@@ -12,6 +12,7 @@ mod ggml;
 mod gguf;
 mod llama;
 mod opaque;
+mod quantize;
 
 pub use backend::*;
 pub use cpu::*;
@@ -19,6 +20,7 @@ pub use ggml::*;
 pub use gguf::*;
 pub use llama::*;
 pub use opaque::*;
+pub use quantize::*;
 
 use super::*;
 
