@@ -306,6 +306,58 @@ struct llama_model_params {
 // A token's number in the vocabulary.
 typedef int32_t llama_token;
 
+// What an error weighs in each column of a tensor.
+struct llama_model_imatrix_data {
+    // The tensor's name; NULL in the last element of a list.
+    const char *name;
+    // The weights: one for each column, for tensors of experts as many for each expert.
+    const float *data;
+    // How many there are.
+    size_t size;
+};
+
+// A type for the tensors whose names match.
+struct llama_model_tensor_override {
+    // A regular expression, found anywhere in a name; NULL in the last element of a list.
+    const char *pattern;
+    // The type.
+    enum ggml_type type;
+};
+
+// How a file is quantized. Start from llama_model_quantize_default_params().
+struct llama_model_quantize_params {
+    // Threads to use; 0 or less: as many as there are processors.
+    int32_t nthread;
+    // What to make.
+    enum llama_ftype ftype;
+    // The type of the output matrix; GGML_TYPE_COUNT: as `ftype` has it.
+    enum ggml_type output_tensor_type;
+    // The type of the embedding table; GGML_TYPE_COUNT: as `ftype` has it.
+    enum ggml_type token_embedding_type;
+    // Allow tensors to be rounded that were rounded before.
+    bool allow_requantize;
+    // Quantize output.weight.
+    bool quantize_output_tensor;
+    // Copy tensors as they are.
+    bool only_copy;
+    // Give all tensors the type that `ftype` is named after.
+    bool pure;
+    // Make as many files as the model has.
+    bool keep_split;
+    // Log sizes and write nothing.
+    bool dry_run;
+    // Importance of columns; NULL: none.
+    const struct llama_model_imatrix_data *imatrix;
+    // Metadata to set, ended by an empty key; NULL: none.
+    const struct llama_model_kv_override *kv_overrides;
+    // Types of tensors by name, of which the first that matches counts; NULL: none.
+    const struct llama_model_tensor_override *tt_overrides;
+    // Layers to leave out, ended by -1; NULL: none.
+    const int32_t *prune_layers;
+    // Bytes of rows in memory at a time, at most; 0: the library decides.
+    size_t max_buf_size;
+};
+
 // The number of a sequence within a context, from 0 to n_seq_max - 1.
 typedef int32_t llama_seq_id;
 
@@ -928,6 +980,20 @@ LLAMA_API bool llama_model_is_hybrid(const struct llama_model *model);
 // Safety:
 // `model` must be NULL or a live model.
 LLAMA_API bool llama_model_is_diffusion(const struct llama_model *model);
+
+// Returns the usual parameters: everything is quantized, to Q8_0, by all processors.
+LLAMA_API struct llama_model_quantize_params llama_model_quantize_default_params(void);
+
+// Quantizes the model in `fname_inp` into `fname_out`, which may be the same file. Returns 0, or 1 after a failure, which
+// leaves no file behind.
+//
+// Safety:
+// The names must be NULL or NUL-terminated strings, `params` be NULL or point to parameters whose pointers are NULL or as
+// llama_model_quantize_params says.
+LLAMA_API
+uint32_t llama_model_quantize(const char *fname_inp,
+                              const char *fname_out,
+                              const struct llama_model_quantize_params *params);
 
 // Returns how text is cut into tokens.
 //

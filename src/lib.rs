@@ -14,6 +14,7 @@ pub mod graph;
 pub mod memory;
 pub mod model;
 pub mod quant;
+pub mod quantize;
 pub mod sampling;
 pub mod tensor;
 pub mod vocab;

@@ -54,11 +54,13 @@ const HEADERS: [Header; 7] = [
         sources: &[
             "types/llama.rs",
             "types/train.rs",
+            "types/quantize.rs",
             "misc.rs",
             "logging.rs",
             "names.rs",
             "model.rs",
             "model_info.rs",
+            "quantize.rs",
             "vocab.rs",
             "context.rs",
             "adapter.rs",

@@ -106,15 +106,7 @@ fn rows_equal_those_of_llama_cpp() {
             let mut run = |n_rows: usize| {
                 // SAFETY: rows, result and weights are as large as the numbers say.
                 let size = unsafe {
-                    chunk(
-                        dtype as u32,
-                        x.as_ptr(),
-                        theirs.as_mut_ptr().cast(),
-                        0,
-                        n_rows as i64,
-                        N_PER_ROW as i64,
-                        w,
-                    )
+                    chunk(dtype as u32, x.as_ptr(), theirs.as_mut_ptr().cast(), 0, n_rows as i64, N_PER_ROW as i64, w)
                 };
                 assert_eq!(size, dtype.row_size(N_PER_ROW) * n_rows);
             };
@@ -148,7 +140,8 @@ fn rows_equal_those_of_llama_cpp() {
 #[test]
 fn nonsense_is_rounded_without_a_panic() {
     let mut x = normal(5, N_PER_ROW);
-    for (i, v) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e-45, -0.0].into_iter().enumerate() {
+    for (i, v) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e-45, -0.0].into_iter().enumerate()
+    {
         x[i * 131] = v;
         x[i * 67 + 500] = v;
     }

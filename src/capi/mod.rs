@@ -35,6 +35,7 @@ mod ops;
 mod opt;
 mod outputs;
 mod printf;
+mod quantize;
 mod sample;
 mod sampler;
 mod sampler_chain;

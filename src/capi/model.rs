@@ -248,7 +248,7 @@ fn load_mode(mode: CEnum<llama_load_mode>) -> Result<LoadMode> {
 
 /// # Safety
 /// `list` must be NULL or point to elements of which the last has an empty key.
-unsafe fn overrides(list: *const llama_model_kv_override) -> Result<Vec<(String, Override)>> {
+pub(super) unsafe fn overrides(list: *const llama_model_kv_override) -> Result<Vec<(String, Override)>> {
     let mut found = Vec::new();
     if list.is_null() {
         return Ok(found);

@@ -66,6 +66,8 @@ pub struct Storage {
 }
 
 enum Memory {
+    File(Mmap),
+    /// Anonymous, read-only by now.
     Map(Mmap),
     Heap(Box<[u8]>),
 }
@@ -81,7 +83,7 @@ impl Storage {
         // SAFETY: the mapping is private and read-only. Another process that changes the file meanwhile changes values, not
         // their validity as bytes; headers are parsed into owned numbers once, so that no check can be outdated by it.
         let map = unsafe { MmapOptions::new().map(file) }.map_err(|e| Error::io(format!("map '{name}'"), e))?;
-        Ok(Storage { memory: Memory::Map(map), name })
+        Ok(Storage { memory: Memory::File(map), name })
     }
 
     /// Reads `range` of `file` into page-aligned memory. `progress` is told the number of bytes read by each step and
@@ -165,7 +167,7 @@ impl Storage {
     /// All the bytes.
     pub fn bytes(&self) -> &[u8] {
         match &self.memory {
-            Memory::Map(map) => map,
+            Memory::File(map) | Memory::Map(map) => map,
             Memory::Heap(bytes) => bytes,
         }
     }
@@ -177,7 +179,7 @@ impl Storage {
 
     /// Keeps the pages in memory; a refusal (a limit of the system) is logged and harmless.
     pub fn lock(&self) {
-        if let Memory::Map(map) = &self.memory
+        if let Memory::File(map) | Memory::Map(map) = &self.memory
             && let Err(e) = map.lock()
         {
             log::warn!("cannot lock {} bytes of '{}' in memory: {e}", map.len(), self.name);
@@ -186,10 +188,25 @@ impl Storage {
 
     /// Asks the system to read the mapping ahead.
     pub fn prefetch(&self) {
-        if let Memory::Map(map) = &self.memory
+        if let Memory::File(map) = &self.memory
             && let Err(e) = map.advise(memmap2::Advice::WillNeed)
         {
             log::debug!("cannot read '{}' ahead: {e}", self.name);
+        }
+    }
+
+    /// Drops the pages that lie within `range` from memory, if a file is mapped; they are read again when touched.
+    pub(super) fn release(&self, range: Range<usize>) {
+        let Memory::File(map) = &self.memory else { return };
+        let (start, end) = (range.start.next_multiple_of(PAGE as usize), range.end / PAGE as usize * PAGE as usize);
+        if start >= end || end > map.len() {
+            return;
+        }
+        // SAFETY: the pages are those of a private mapping that nothing writes to, so that what is read again is the same;
+        // `end` was checked against the map.
+        let advised = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+        if let Err(e) = advised {
+            log::debug!("cannot drop pages of '{}': {e}", self.name);
         }
     }
 }

@@ -134,6 +134,20 @@ impl GgufFiles {
         self.parts.iter().flat_map(|part| part.gguf.tensors())
     }
 
+    /// The tensors of file `i`, in its order.
+    pub fn tensors_of(&self, i: usize) -> &[TensorInfo] {
+        self.parts.get(i).map_or(&[], |part| part.gguf.tensors())
+    }
+
+    /// Gives back the memory in which the data of the tensor called `name` was mapped; it is read again if needed.
+    pub fn release(&self, name: &str) {
+        if let Some((part, info)) = self.locate(name)
+            && let Some(range) = part.range(info)
+        {
+            part.data.release(range);
+        }
+    }
+
     /// Bytes of all tensors, padding not counted.
     pub fn n_bytes(&self) -> u64 {
         self.tensors().map(|t| t.size).sum()

@@ -112,6 +112,15 @@ struct Api {
     set_abort: unsafe extern "C" fn(Ptr, Option<unsafe extern "C" fn(Ptr) -> bool>, Ptr),
 }
 
+/// A function of llama.cpp's llama.h.
+///
+/// # Safety
+/// `F` must be its type.
+pub unsafe fn function<F: Copy>(name: &str) -> F {
+    // SAFETY: the caller's promise.
+    unsafe { symbol(api().library, name) }
+}
+
 /// Its messages are of interest only to who debugs a difference.
 unsafe extern "C" fn log(_level: c_int, text: *const c_char, _data: Ptr) {
     if std::env::var_os("INFER_TEST_LOG").is_some() {

@@ -14,6 +14,7 @@ mod llama;
 mod opaque;
 mod opt;
 mod train;
+mod quantize;
 
 pub use backend::*;
 pub use cpu::*;
@@ -23,6 +24,7 @@ pub use llama::*;
 pub use opaque::*;
 pub use opt::*;
 pub use train::*;
+pub use quantize::*;
 
 use super::*;
 
