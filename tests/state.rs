@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::c_program::{program, run};
 use common::compare::{MAX_NMSE, distance};
 use common::engine::{Engine, Ours, Setup, Tok};
 use common::lcp::{self, Ptr, TheirModel, Theirs};
@@ -36,13 +37,13 @@ const KV_TYPES: [DType; 9] = [
 struct TestModel {
     model: Arc<Model>,
     path: PathBuf,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn model(tiny: Tiny) -> TestModel {
     let folder = tempfile::tempdir().unwrap();
     let path = tiny.write(folder.path());
-    TestModel { model: Ours::load(&path), path, _folder: folder }
+    TestModel { model: Ours::load(&path), path, folder: folder }
 }
 
 fn llama() -> TestModel {
@@ -416,6 +417,14 @@ fn states_of_other_contexts_are_refused() {
     assert_eq!(nothing, b"\x04\0\0\0bert");
     assert_eq!(load(&mut bert, Scope::Whole, &nothing).unwrap(), 8);
     assert!(load(&mut bert, Scope::Whole, &whole).is_err());
+}
+
+/// NULL, wrong sizes and the old names, in C.
+#[test]
+fn the_c_interface_keeps_its_promises() {
+    let model = llama();
+    let file = model.folder.path().join("state");
+    run(&program("state.c"), &[model.path.to_str().unwrap(), file.to_str().unwrap()]);
 }
 
 /// llama.cpp's functions.
