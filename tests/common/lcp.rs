@@ -197,15 +197,6 @@ fn api() -> &'static Api {
     })
 }
 
-/// A function of llama.h that only some tests call.
-///
-/// # Safety
-/// `F` must be the symbol's type in llama.h.
-pub unsafe fn function<F: Copy>(name: &str) -> F {
-    // SAFETY: the caller's promise.
-    unsafe { symbol(api().library, name) }
-}
-
 /// A model that llama.cpp loaded.
 pub struct TheirModel(Ptr);
 
