@@ -51,6 +51,7 @@ const HEADERS: [Header; 6] = [
             "names.rs",
             "model.rs",
             "model_info.rs",
+            "model_make.rs",
             "quantize.rs",
             "vocab.rs",
             "context.rs",

@@ -23,6 +23,7 @@ mod memory;
 mod misc;
 mod model;
 mod model_info;
+mod model_make;
 mod names;
 mod outputs;
 mod quantize;

@@ -350,7 +350,7 @@ fn product(ne: &[i64]) -> Result<i64> {
 }
 
 /// A tensor of a shape, its rows one after another, without elements.
-fn describe(ty: CEnum<ggml_type>, ne: &[i64]) -> Result<ggml_tensor> {
+pub(super) fn describe(ty: CEnum<ggml_type>, ne: &[i64]) -> Result<ggml_tensor> {
     let dtype = dtype(ty)?;
     let wrong = |why: &str| Error::argument(format!("a tensor of {ne:?} elements of {dtype}: {why}"));
     if ne.is_empty() || ne.iter().any(|&n| n < 0) {
