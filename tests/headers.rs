@@ -60,6 +60,7 @@ const HEADERS: [Header; 7] = [
             "names.rs",
             "model.rs",
             "model_info.rs",
+            "model_make.rs",
             "quantize.rs",
             "vocab.rs",
             "context.rs",

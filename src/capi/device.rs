@@ -285,6 +285,33 @@ pub unsafe extern "C" fn ggml_backend_tensor_get(
     });
 }
 
+/// Copies `size` bytes from `data` to a tensor's elements, from byte `offset` on. Does nothing when the tensor is smaller.
+///
+/// # Safety
+/// `tensor` must be NULL or a live tensor whose elements nothing else uses, `data` point to `size` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_backend_tensor_set(
+    tensor: *mut ggml_tensor,
+    data: *const c_void,
+    offset: usize,
+    size: usize,
+) {
+    guard((), || {
+        // SAFETY: the caller promises NULL or a live tensor.
+        let tensor = unsafe { tensor.as_ref() }.ok_or(Error::Null("tensor"))?;
+        let n_bytes = tensor::nbytes(tensor)?;
+        if offset.checked_add(size).is_none_or(|end| end > n_bytes) {
+            return Err(Error::argument(format!("bytes {offset} + {size} of a tensor of {n_bytes} bytes")));
+        }
+        if tensor.data.is_null() || data.is_null() {
+            return Err(Error::Null("data"));
+        }
+        // SAFETY: the range lies inside the tensor's elements, and the caller promises `size` readable bytes.
+        unsafe { std::ptr::copy_nonoverlapping(data.cast::<u8>(), tensor.data.cast::<u8>().add(offset), size) };
+        Ok(())
+    });
+}
+
 /// What the processor can do of what the kernels use.
 pub(crate) fn feature_names() -> &'static [&'static CStr] {
     static NAMES: LazyLock<Vec<&'static CStr>> = LazyLock::new(detect);

@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 
 use super::*;
+use crate::Error;
 
 /// llama_model_n_expert(llama_model const*): how many experts a layer has, 0 when there are none.
 #[unsafe(export_name = "_Z20llama_model_n_expertPK11llama_model")]
@@ -26,6 +27,25 @@ unsafe extern "C" fn llama_model_n_devices(model: *const llama_model) -> i32 {
 unsafe extern "C" fn llama_model_get_device(model: *const llama_model, _i: c_int) -> ggml_backend_dev_t {
     // SAFETY: the caller promises NULL or a live model.
     guard(std::ptr::null_mut(), || unsafe { handle_ref(model) }.map(|_| std::ptr::null_mut()))
+}
+
+/// llama_model_get_tok_embd(llama_model const*, float*): writes the embedding table, row by row, and returns how many numbers
+/// it has. NULL for `out` only tells that. 0: there is no table.
+#[unsafe(export_name = "_Z24llama_model_get_tok_embdPK11llama_modelPf")]
+unsafe extern "C" fn llama_model_get_tok_embd(model: *const llama_model, out: *mut f32) -> u32 {
+    guard(0, || {
+        // SAFETY: the caller promises NULL or a live model.
+        let model = &unsafe { handle_ref(model) }?.model;
+        let Some(table) = model.weights().iter().find(|w| w.name == "token_embd.weight") else { return Ok(0) };
+        let n = u32::try_from(table.n_elements());
+        let n = n.map_err(|_| Error::tensor(&table.name, "has more elements than can be told"))?;
+        if !out.is_null() {
+            // SAFETY: not NULL, and the caller promises room for as many numbers as were told.
+            let out = unsafe { std::slice::from_raw_parts_mut(out, n as usize) };
+            crate::quant::dequantize(table.dtype, table.bytes(), out)?;
+        }
+        Ok(n)
+    })
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -30,6 +30,7 @@ mod memory;
 mod misc;
 mod model;
 mod model_info;
+mod model_make;
 mod names;
 mod ops;
 mod opt;

@@ -212,25 +212,35 @@ unsafe fn load(
     splits: Vec<std::path::PathBuf>,
     params: &llama_model_params,
 ) -> Result<*mut llama_model> {
+    let load_mode = load_mode(params.load_mode)?;
+    // Nothing of a mapped file is in memory until it is used, which is as good as not allocating it.
+    let load_mode = if params.no_alloc { LoadMode::Mmap } else { load_mode };
+    // SAFETY: the caller promises what `make` asks for.
+    unsafe { make(params, |params| Model::load(source, ModelParams { load_mode, splits, ..params })) }
+}
+
+/// Makes a handle of what `model` returns, which is given the parameters but for those of files.
+///
+/// # Safety
+/// The pointers in `params` must be NULL or as llama_model_params says.
+pub(super) unsafe fn make(
+    params: &llama_model_params,
+    model: impl FnOnce(ModelParams) -> Result<Arc<Model>>,
+) -> Result<*mut llama_model> {
     let mut progress = params.progress_callback.map(|callback| {
         let user_data = params.progress_callback_user_data;
         // SAFETY: the caller promises a callback that takes its user data.
         move |done: f32| unsafe { callback(done, user_data) }
     });
-    let load_mode = load_mode(params.load_mode)?;
-    let model = Model::load(
-        source,
-        ModelParams {
-            // Nothing of a mapped file is in memory until it is used, which is as good as not allocating it.
-            load_mode: if params.no_alloc { LoadMode::Mmap } else { load_mode },
-            splits,
-            // SAFETY: the caller promises NULL or a list that ends with an empty key.
-            kv_overrides: unsafe { overrides(params.kv_overrides) }?,
-            vocab_only: params.vocab_only,
-            check_tensors: params.check_tensors && !params.no_alloc,
-            progress: progress.as_mut().map(|progress| progress as &mut dyn FnMut(f32) -> bool),
-        },
-    )?;
+    let model = model(ModelParams {
+        load_mode: LoadMode::Auto,
+        splits: Vec::new(),
+        // SAFETY: the caller promises NULL or a list that ends with an empty key.
+        kv_overrides: unsafe { overrides(params.kv_overrides) }?,
+        vocab_only: params.vocab_only,
+        check_tensors: params.check_tensors && !params.no_alloc,
+        progress: progress.as_mut().map(|progress| progress as &mut dyn FnMut(f32) -> bool),
+    })?;
     Ok(Arc::into_raw(Arc::new(llama_model::new(model))).cast_mut())
 }
 

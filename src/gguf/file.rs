@@ -159,6 +159,26 @@ impl Storage {
         Storage::frozen(buffer, name)
     }
 
+    /// No bytes.
+    pub(super) fn empty(name: impl Into<String>) -> Storage {
+        Storage { memory: Memory::Heap(Box::default()), name: name.into() }
+    }
+
+    /// `len` bytes that `fill` writes, page-aligned and zeroed before.
+    pub(super) fn filled(
+        len: usize,
+        name: impl Into<String>,
+        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<Storage> {
+        let name = name.into();
+        if len == 0 {
+            return Ok(Storage::empty(name));
+        }
+        let mut buffer = page_aligned(len, &name)?;
+        fill(&mut buffer)?;
+        Storage::frozen(buffer, name)
+    }
+
     fn frozen(buffer: MmapMut, name: String) -> Result<Storage> {
         let map = buffer.make_read_only().map_err(|e| Error::io(format!("protect memory of '{name}'"), e))?;
         Ok(Storage { memory: Memory::Map(map), name })

@@ -9,10 +9,12 @@
 mod file;
 mod reader;
 mod split;
+mod target;
 mod value;
 mod writer;
 
 pub use file::{Bytes, LoadMode, Source, Storage};
 pub use reader::{DEFAULT_ALIGNMENT, Gguf, MAX_TENSOR_NAME, TensorInfo};
 pub use split::{GgufFiles, LoadOptions, TensorData, TensorView, split_path, split_prefix};
+pub use target::TargetFile;
 pub use value::{Array, Element, FromElement, FromValue, Override, Value, ValueType};

@@ -266,6 +266,13 @@ impl Gguf {
         self.overrides.entry(key.into()).or_insert(value);
     }
 
+    /// What [`Gguf::set_override`] set, by key.
+    pub fn overrides(&self) -> Vec<(&str, &Override)> {
+        let mut all: Vec<_> = self.overrides.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        all.sort_by_key(|(key, _)| *key);
+        all
+    }
+
     /// Sets or replaces a value. `general.alignment` must be a u32 and a power of two, and moves the tensors.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Result<()> {
         let (key, value) = (key.into(), value.into());

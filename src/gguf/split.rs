@@ -109,6 +109,31 @@ impl GgufFiles {
         Ok(files)
     }
 
+    /// A model of which there is only the header.
+    pub fn from_header(gguf: Gguf) -> GgufFiles {
+        let data = Arc::new(Storage::empty(gguf.name()));
+        GgufFiles::of_part(Part { gguf, data, data_start: 0 })
+    }
+
+    /// A model in memory, whose tensors are laid out by `gguf`. `fill` writes each into zeroed memory.
+    pub fn filled(mut gguf: Gguf, fill: &mut dyn FnMut(&TensorInfo, &mut [u8]) -> Result<()>) -> Result<GgufFiles> {
+        gguf.data_offset = 0;
+        let too_large = || Error::Memory(format!("tensors of {} bytes", gguf.data_size()));
+        let size = usize::try_from(gguf.data_size()).map_err(|_| too_large())?;
+        let data = Storage::filled(size, gguf.name(), |memory| {
+            gguf.tensors().iter().try_for_each(|info| {
+                let range = info.offset as usize..(info.offset + info.size) as usize;
+                fill(info, memory.get_mut(range).ok_or_else(too_large)?)
+            })
+        })?;
+        Ok(GgufFiles::of_part(Part { gguf, data: Arc::new(data), data_start: 0 }))
+    }
+
+    fn of_part(part: Part) -> GgufFiles {
+        let names = part.gguf.tensors().iter().enumerate().map(|(i, info)| (info.name.clone(), (0, i)));
+        GgufFiles { index: names.collect(), parts: vec![part] }
+    }
+
     /// Metadata of the model: that of the first file.
     pub fn meta(&self) -> &Gguf {
         &self.parts[0].gguf

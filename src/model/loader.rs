@@ -3,7 +3,8 @@
 use super::HParams;
 use super::build::{AttentionWeights, MoeWeights};
 use crate::error::{Error, Result};
-use crate::gguf::GgufFiles;
+use crate::gguf::{GgufFiles, TensorInfo};
+use crate::quant::DType;
 use crate::tensor::{Weight, WeightRef};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,12 +42,31 @@ pub struct Loader<'a> {
     pub hp: &'a HParams,
     files: &'a GgufFiles,
     loaded: HashMap<String, WeightRef>,
+    plan: Option<Plan<'a>>,
+}
+
+/// What a model without a file needs.
+struct Plan<'a> {
+    arch: &'a str,
+    /// The tensors that were asked for, in that order.
+    tensors: Vec<TensorInfo>,
 }
 
 impl<'a> Loader<'a> {
     /// A loader over the tensors of `files`.
     pub fn new(files: &'a GgufFiles, hp: &'a HParams) -> Self {
-        Self { hp, files, loaded: HashMap::new() }
+        Self { hp, files, loaded: HashMap::new(), plan: None }
+    }
+
+    /// One that has every tensor which a model of this architecture has without a file, of the type that `files` names, else
+    /// f32, and without elements.
+    pub fn planning(files: &'a GgufFiles, hp: &'a HParams, arch: &'a str) -> Self {
+        Self { plan: Some(Plan { arch, tensors: Vec::new() }), ..Loader::new(files, hp) }
+    }
+
+    /// The tensors that were asked for, in that order, if it was planning.
+    pub fn into_plan(self) -> Vec<TensorInfo> {
+        self.plan.map_or(Vec::new(), |plan| plan.tensors)
     }
 
     /// Every tensor that was asked for.
@@ -56,11 +76,18 @@ impl<'a> Loader<'a> {
 
     /// A tensor that must be there.
     pub fn tensor(&mut self, name: &str, ne: &[usize]) -> Result<WeightRef> {
+        if self.plan.is_some() {
+            return self.invent(name, ne);
+        }
         self.optional(name, ne)?.ok_or_else(|| Error::tensor(name, format!("is missing, expected shape {ne:?}")))
     }
 
     /// A tensor that may be there.
     pub fn optional(&mut self, name: &str, ne: &[usize]) -> Result<Option<WeightRef>> {
+        if self.plan.is_some() {
+            let there = self.has(name) && !ne.contains(&0);
+            return if there { self.invent(name, ne).map(Some) } else { Ok(None) };
+        }
         let mut want = [1; 4];
         want[..ne.len()].copy_from_slice(ne);
         if let Some(w) = self.loaded.get(name) {
@@ -79,7 +106,24 @@ impl<'a> Loader<'a> {
 
     /// Whether the file has a tensor.
     pub fn has(&self, name: &str) -> bool {
-        self.files.find(name).is_some()
+        match &self.plan {
+            Some(plan) => super::user::has_optional(plan.arch, name),
+            None => self.files.find(name).is_some(),
+        }
+    }
+
+    /// A planned tensor.
+    fn invent(&mut self, name: &str, ne: &[usize]) -> Result<WeightRef> {
+        let dtype = self.files.find(name).map_or(DType::F32, |info| info.dtype);
+        let info = TensorInfo::new(name, dtype, &ne.iter().map(|&n| n as u64).collect::<Vec<_>>())?;
+        let found = info.ne.map(|n| n as usize);
+        if let Some(w) = self.loaded.get(name) {
+            return if w.ne == found { Ok(w.clone()) } else { Err(wrong_shape(name, found, w.ne)) };
+        }
+        let w = Arc::new(Weight { name: name.to_string(), dtype, ne: found, data: Vec::new().into() });
+        self.loaded.insert(name.to_string(), w.clone());
+        self.plan.iter_mut().for_each(|plan| plan.tensors.push(info.clone()));
+        Ok(w)
     }
 
     /// `<base>.weight [n_in, n_out]` with what belongs to it.

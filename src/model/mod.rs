@@ -7,11 +7,13 @@ pub mod build;
 pub mod ftype;
 mod hparams;
 pub mod loader;
+mod save;
+mod user;
 
 pub use hparams::{HParams, MAX_EXPERTS, MAX_LAYERS, Meta, Pooling, RopeScaling, SwaType};
 
 use crate::error::{Error, Result};
-use crate::gguf::{GgufFiles, LoadMode, LoadOptions, Override, Source, Value};
+use crate::gguf::{Gguf, GgufFiles, LoadMode, LoadOptions, Override, Source, Value};
 use crate::tensor::WeightRef;
 use crate::vocab::Vocab;
 use arch::{ArchDef, Architecture};
@@ -72,7 +74,11 @@ impl Model {
             splits: std::mem::take(&mut params.splits),
             progress: params.progress.as_deref_mut().map(|p| p as &mut dyn FnMut(f32) -> bool),
         };
-        let mut files = GgufFiles::open(source, options)?;
+        let files = GgufFiles::open(source, options)?;
+        Model::from_files(files, params, start)
+    }
+
+    fn from_files(mut files: GgufFiles, mut params: ModelParams, start: Instant) -> Result<Arc<Model>> {
         for (key, value) in params.kv_overrides {
             files.meta_mut().set_override(key, value);
         }
@@ -97,7 +103,7 @@ impl Model {
             load_time: Duration::ZERO,
         };
         if !params.vocab_only {
-            model.load_weights(&name)?;
+            model.load_weights()?;
             if params.check_tensors {
                 check_tensors(&model.files)?;
             }
@@ -111,15 +117,10 @@ impl Model {
         Ok(Arc::new(model))
     }
 
-    fn load_weights(&mut self, name: &str) -> Result<()> {
+    fn load_weights(&mut self) -> Result<()> {
         let def = self.def()?;
-        let meta = Meta { gguf: self.files.meta(), arch: name };
-        let mut hp = HParams::read(&meta)?;
-        hp.n_vocab = match meta.find::<u32>("vocab_size")? {
-            Some(n) if self.vocab.n_tokens() == 0 => n as usize,
-            _ => self.vocab.n_tokens(),
-        };
-        self.size_label = (def.hparams)(&meta, &mut hp)?;
+        let hp;
+        (hp, self.size_label) = read_hparams(self.files.meta(), &self.vocab, def)?;
         let mut loader = Loader::new(&self.files, &hp);
         self.arch = Some((def.load)(&mut loader)?);
         self.weights = loader.into_weights();
@@ -202,6 +203,18 @@ impl Model {
     pub fn load_time(&self) -> Duration {
         self.load_time
     }
+}
+
+/// Hyper-parameters, and llama.cpp's label of the model's size.
+fn read_hparams(gguf: &Gguf, vocab: &Vocab, def: &ArchDef) -> Result<(HParams, &'static str)> {
+    let meta = Meta { gguf, arch: def.name };
+    let mut hp = HParams::read(&meta)?;
+    hp.n_vocab = match meta.find::<u32>("vocab_size")? {
+        Some(n) if vocab.n_tokens() == 0 => n as usize,
+        _ => vocab.n_tokens(),
+    };
+    let size_label = (def.hparams)(&meta, &mut hp)?;
+    Ok((hp, size_label))
 }
 
 /// Scalars and strings of the metadata as llama.cpp prints them.

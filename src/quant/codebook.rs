@@ -44,15 +44,15 @@ impl Codebook {
         }
         let mut lists = Vec::new();
         let mut distances = vec![0; bits.len()];
-        for group in 0..map.len() {
-            if map[group] >= 0 || unpack(group).any(|l| l >= n_levels) {
+        for (group, place) in map.iter_mut().enumerate() {
+            if *place >= 0 || unpack(group).any(|l| l >= n_levels) {
                 continue;
             }
             for (distance, point) in distances.iter_mut().zip(points.chunks_exact(dim)) {
                 let diffs = unpack(group).zip(point).map(|(l, &p)| i32::from(p) - (2 * l as i32 + 1));
                 *distance = diffs.map(|d| d * d).sum();
             }
-            map[group] = -1 - lists.len() as i32;
+            *place = -1 - lists.len() as i32;
             near(&distances, n_distances, &mut lists);
         }
         Codebook { dim, width, points, map, lists }

@@ -116,7 +116,7 @@ pub(super) fn iq1_m(x: &[f32], importance: Option<&[f32]>) -> IQ1M {
 
 /// The levels of the two halves of a sub-block of iq1_m.
 fn shifts(choice: usize) -> [[f32; 3]; 2] {
-    [if choice < 2 { UP } else { DOWN }, if choice % 2 == 0 { UP } else { DOWN }]
+    [if choice < 2 { UP } else { DOWN }, if choice.is_multiple_of(2) { UP } else { DOWN }]
 }
 
 /// Elements below the `first`-th of the sorted ones get the lowest level, from the `second`-th on the highest.

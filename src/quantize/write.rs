@@ -3,10 +3,9 @@
 use super::QuantizeParams;
 use super::plan::{Job, Output, Plan};
 use crate::error::{Error, Result};
-use crate::gguf::{GgufFiles, TensorView, split_path};
+use crate::gguf::{GgufFiles, TargetFile, TensorView, split_path};
 use crate::quant;
 use rayon::prelude::*;
-use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -34,22 +33,22 @@ pub(super) fn write(files: &GgufFiles, plan: &Plan, output: &Path, params: &Quan
             let name = split_path(output.as_os_str().as_bytes(), i as i32, n_outputs as i32);
             PathBuf::from(std::ffi::OsString::from_vec(name))
         };
-        let mut target = Target::create(path)?;
+        let mut target = TargetFile::create(path)?;
         write_file(files, part, &mut target, &team, slab)?;
         finished.push(target);
     }
-    finished.into_iter().try_for_each(Target::finish)
+    finished.into_iter().try_for_each(TargetFile::finish)
 }
 
 fn write_file(
     files: &GgufFiles,
     part: &Output,
-    target: &mut Target,
+    target: &mut TargetFile,
     team: &rayon::ThreadPool,
     slab: usize,
 ) -> Result<()> {
-    let name = target.path.display().to_string();
-    let mut out = BufWriter::new(&mut target.file);
+    let name = target.path().display().to_string();
+    let mut out = BufWriter::new(target.file());
     let mut jobs = part.jobs.iter();
     part.gguf.write(&mut out, |tensor, out| {
         let job = jobs.next().expect("the plan has a job for every tensor of the header");
@@ -132,55 +131,4 @@ fn check(dtype: quant::DType, bytes: &[u8], job: &Job, what: &str) -> Result<()>
         return Ok(());
     }
     Err(Error::tensor(&job.source, format!("its {dtype} data {what}")))
-}
-
-/// A file that appears under its name when it is complete. Until then another is written beside it, which goes if it is
-/// never finished. What is no regular file (`/dev/null`, a pipe) is written in place.
-struct Target {
-    path: PathBuf,
-    file: File,
-    temporary: Option<PathBuf>,
-}
-
-impl Target {
-    fn create(path: PathBuf) -> Result<Target> {
-        let failed = |path: &Path, e| Error::io(format!("create '{}'", path.display()), e);
-        // The file behind a link is replaced, not the link.
-        let path = path.canonicalize().unwrap_or(path);
-        if path.metadata().is_ok_and(|meta| !meta.is_file()) {
-            let file = OpenOptions::new().write(true).open(&path).map_err(|e| failed(&path, e))?;
-            return Ok(Target { path, file, temporary: None });
-        }
-        for n in 0..100 {
-            let suffix = format!(".{}-{n}.part", std::process::id());
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            let temporary = PathBuf::from(name);
-            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-                Ok(file) => return Ok(Target { path, file, temporary: Some(temporary) }),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(failed(&path, e)),
-            }
-        }
-        Err(Error::argument(format!("'{}' is being written by others", path.display())))
-    }
-
-    fn finish(mut self) -> Result<()> {
-        let Some(temporary) = self.temporary.take() else { return Ok(()) };
-        std::fs::rename(&temporary, &self.path).map_err(|e| {
-            // Nothing is left behind; that the file is complete does not help under another name.
-            let _ = std::fs::remove_file(&temporary);
-            Error::io(format!("rename '{}' to '{}'", temporary.display(), self.path.display()), e)
-        })
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary
-            && let Err(e) = std::fs::remove_file(temporary)
-        {
-            log::warn!("'{}' is left behind: {e}", temporary.display());
-        }
-    }
 }

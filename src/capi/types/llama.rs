@@ -17,6 +17,8 @@ pub type llama_memory_t = *mut llama_memory_i;
 pub type llama_sampler_context_t = *mut c_void;
 /// Is told how much of a model is loaded, from 0 to 1; returns false to cancel.
 pub type llama_progress_callback = Option<unsafe extern "C" fn(progress: f32, user_data: *mut c_void) -> bool>;
+/// Writes the elements of a tensor, whose name, type and shape tell which.
+pub type llama_model_set_tensor_data_t = Option<unsafe extern "C" fn(tensor: *mut ggml_tensor, userdata: *mut c_void)>;
 
 /// How text is cut into tokens.
 #[repr(C)]
