@@ -142,8 +142,7 @@ fn plan_of(tiny: &Tiny, shape: UbatchShape) -> Plan {
     } else {
         (0..hp.n_layer).map(|il| Some(layer(il))).collect()
     };
-    let mut b =
-        Build { g: Builder::new(), hp, rope_kind: model.def().unwrap().rope, rope, n_ctx_seq: 256, shape, kv: &kv };
+    let mut b = Build::new(hp, model.def().unwrap().rope, rope, 256, shape, &kv);
     let out = model.architecture().unwrap().build(&mut b).unwrap();
     if shape.n_outputs > 0 {
         b.g.output(out.logits.unwrap_or(out.embd)).unwrap();

@@ -13,8 +13,8 @@ mod gguf;
 mod llama;
 mod opaque;
 mod opt;
-mod train;
 mod quantize;
+mod train;
 
 pub use backend::*;
 pub use cpu::*;
@@ -23,8 +23,8 @@ pub use gguf::*;
 pub use llama::*;
 pub use opaque::*;
 pub use opt::*;
-pub use train::*;
 pub use quantize::*;
+pub use train::*;
 
 use super::*;
 
