@@ -21,7 +21,7 @@ struct Header {
 const HEADERS: [Header; 7] = [
     Header {
         name: "ggml.h",
-        sources: &["types/ggml.rs", "types/opaque.rs", "threadpool.rs", "ggml.rs", "ops.rs", "tensor.rs"],
+        sources: &["types/ggml.rs", "types/opaque.rs", "threadpool.rs", "ggml.rs", "ops.rs", "tensor.rs", "graph.rs"],
         api: "GGML_API",
         extra: &[
             "ggml_tensor",

@@ -9,8 +9,53 @@ pub use host::HostStates;
 
 use crate::error::Result;
 use crate::graph::plan::Plan;
-use crate::graph::{Inputs, StateId};
+use crate::graph::{Graph, Inputs, StateId, ValueId};
 use crate::quant::DType;
+
+/// Where and how the threads of a backend run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// Processors that they may use; none: any.
+    pub cpus: Vec<usize>,
+    /// Each uses one of these alone, as far as there are enough.
+    pub strict: bool,
+    /// How they rank among the threads of the system.
+    pub priority: Priority,
+    /// How long a thread that waits looks out for work before it sleeps: 0 not at all, 50 as usual.
+    pub poll: u32,
+}
+
+/// How the threads of a backend rank among those of the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    Medium,
+    High,
+    Realtime,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Placement { cpus: Vec::new(), strict: false, priority: Priority::Normal, poll: 50 }
+    }
+}
+
+/// What an observed run tells, value by value in the order of the graph.
+pub enum Seen<'a> {
+    /// The run begins; the answer does not matter.
+    Begins,
+    /// The value comes next: whether it is wanted.
+    Asks(ValueId),
+    /// The wanted value is there: whether to go on. The function gives the bytes, from its first element on, of it and of
+    /// what it was made from.
+    Shows(ValueId, &'a dyn Fn(ValueId) -> Option<&'a [u8]>),
+}
+
+/// Watches a run. It is called on the thread that asked for the run.
+pub type Observer<'a> = dyn FnMut(&Graph, Seen<'_>) -> bool + 'a;
 
 /// Runs plans over a context's state. Not shared between threads; a context moves it along.
 pub trait Backend: Send {
@@ -41,6 +86,11 @@ pub trait Backend: Send {
     /// How many threads may work, the caller's included.
     fn set_n_threads(&mut self, n_threads: usize);
 
+    /// Where the threads run; `None`: wherever the system likes. Backends without threads of their own ignore it.
+    fn set_placement(&mut self, placement: Option<&Placement>) {
+        let _ = placement;
+    }
+
     /// Computes the plan's outputs into `outputs`, one slice per declared output, of its number of elements. `stop` is
     /// asked at least once per layer, from the calling thread; when it says true the run ends with `Error::Aborted` and
     /// the content of `outputs` and of the state rows that the plan writes is undefined.
@@ -50,5 +100,16 @@ pub trait Backend: Send {
         inputs: &Inputs,
         outputs: &mut [&mut [f32]],
         stop: &mut dyn FnMut() -> bool,
+    ) -> Result<()>;
+
+    /// The same for a plan of single nodes (`plan_apart`), of whose results `observer` is told. When it wants no more, the
+    /// run ends without an error, and the content of `outputs` is undefined.
+    fn observe(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+        observer: &mut Observer,
     ) -> Result<()>;
 }

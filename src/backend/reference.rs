@@ -1,7 +1,7 @@
 //! The plain backend: runs the unfused graph node by node in f32, weights dequantized exactly. Slow and obviously right;
 //! every other backend and every kernel is compared with it. It also says, in code, what each [`Op`] means.
 
-use super::{Backend, HostStates};
+use super::{Backend, HostStates, Observer, Seen};
 use crate::error::{Error, Result};
 use crate::graph::plan::Plan;
 use crate::graph::{
@@ -60,17 +60,32 @@ impl Backend for Reference {
         outputs: &mut [&mut [f32]],
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
+        self.observe(plan, inputs, outputs, stop, &mut |_, seen| matches!(seen, Seen::Begins | Seen::Shows(..)))
+    }
+
+    fn observe(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+        observer: &mut Observer,
+    ) -> Result<()> {
         let graph = &plan.graph;
         let mut run = Run { graph, inputs, states: &mut self.states, results: vec![Data::None; graph.values.len()] };
-        for (i, value) in graph.values.iter().enumerate() {
-            let Source::Node { op, inputs } = &value.source else { continue };
-            if !plan.live[i] {
-                continue;
+        observer(graph, Seen::Begins);
+        for id in graph.computed(&plan.live) {
+            let wanted = observer(graph, Seen::Asks(id));
+            let value = graph.value(id);
+            if let Source::Node { op, inputs } = &value.source {
+                if stop() {
+                    return Err(Error::Aborted);
+                }
+                run.results[id.0 as usize] = run.node(op, inputs, value)?;
             }
-            if stop() {
-                return Err(Error::Aborted);
+            if wanted && !observer(graph, Seen::Shows(id, &|id| run.plain_bytes(id))) {
+                return Ok(());
             }
-            run.results[i] = run.node(op, inputs, value)?;
         }
         for (id, out) in graph.outputs.iter().zip(outputs) {
             let Data::F32(result) = &run.results[id.0 as usize] else {
@@ -136,6 +151,16 @@ impl Run<'_> {
             return Err(Error::tensor(&v.name, format!("its data is shorter than shape {:?}", v.ne)));
         }
         Ok(data)
+    }
+
+    /// The bytes of a value from its first element on, if it is there.
+    fn plain_bytes(&self, id: ValueId) -> Option<&[u8]> {
+        let bytes = match self.bytes(id).ok()? {
+            Bytes::Raw(bytes) => bytes,
+            Bytes::F32(x) => bytemuck::cast_slice(x),
+            Bytes::I32(x) => bytemuck::cast_slice(x),
+        };
+        bytes.get(self.graph.resolve(id).1..)
     }
 
     /// Row `(i1, i2, i3)` of a value, dequantized.

@@ -25,6 +25,8 @@ pub struct llama_context {
     seq_ids: SeqIds,
     /// What llama_sampler_sample chooses from, kept for its memory.
     pub(super) candidates: Vec<llama_token_data>,
+    /// The graph that llama_graph_reserve gave last.
+    pub(super) graph: Option<Box<ggml_cgraph>>,
 }
 
 impl Tagged for llama_context {
@@ -127,7 +129,11 @@ pub unsafe extern "C" fn llama_init_from_model(
         // SAFETY: the caller promises NULL or a live model.
         let handle = unsafe { handle_ref(model) }?;
         warn_of_ignored(&params);
-        let context = Context::new(handle.model.clone(), &engine_params(&params)?)?;
+        let mut context = Context::new(handle.model.clone(), &engine_params(&params)?)?;
+        if let Some(callback) = params.cb_eval {
+            // SAFETY: the caller promises a callback that takes its data.
+            context.set_eval_callback(Some(unsafe { observe::eval_callback(callback, params.cb_eval_user_data) }));
+        }
         // SAFETY: the caller promises a live model.
         let model = unsafe { model::model_arc(model) }?;
         let ctx = Box::into_raw(Box::new(llama_context {
@@ -140,6 +146,7 @@ pub unsafe extern "C" fn llama_init_from_model(
             pool_threads: [None; 2],
             seq_ids: SeqIds::default(),
             candidates: Vec::new(),
+            graph: None,
         }));
         // SAFETY: the box was made just above; nobody else knows it yet.
         unsafe {
@@ -306,8 +313,8 @@ pub unsafe extern "C" fn llama_n_threads_batch(ctx: *mut llama_context) -> i32 {
     guard(0, || Ok(unsafe { handle_ref(ctx) }?.n_threads[1]))
 }
 
-/// Limits a context to the threads of pools: `threadpool` for single tokens, `threadpool_batch` (or with NULL the same)
-/// for batches.
+/// Limits a context to the threads of pools, and to where and how they run: `threadpool` for single tokens, `threadpool_batch` (or with NULL the same)
+/// for batches. The context makes threads of its own after their pattern; a pool's being paused does not matter to them.
 ///
 /// # Safety
 /// `ctx` must be NULL or a live context, the pools be NULL or live.
@@ -323,7 +330,9 @@ pub unsafe extern "C" fn llama_attach_threadpool(
         let batch = if threadpool_batch.is_null() { threadpool } else { threadpool_batch };
         // SAFETY: as above.
         let batch = unsafe { handle_ref(batch) }?;
+        let placements = (single.placement(), batch.placement());
         ctx.pool_threads = [Some(single.params.n_threads), Some(batch.params.n_threads)];
+        ctx.context.set_placements(placements.0, placements.1);
         ctx.apply_threads();
         Ok(())
     });
@@ -339,6 +348,7 @@ pub unsafe extern "C" fn llama_detach_threadpool(ctx: *mut llama_context) {
         // SAFETY: the caller promises NULL or a live context.
         let ctx = unsafe { handle_mut(ctx) }?;
         ctx.pool_threads = [None; 2];
+        ctx.context.set_placements(None, None);
         ctx.apply_threads();
         Ok(())
     });
@@ -457,9 +467,6 @@ unsafe fn change(ctx: *mut llama_context, change: impl FnOnce(&mut Context) -> R
 }
 
 fn warn_of_ignored(params: &llama_context_params) {
-    if params.cb_eval.is_some() {
-        ::log::warn!("cb_eval is not called: results of single operations are not to be had");
-    }
     if params.n_samplers > 0 {
         ::log::warn!("samplers do not run inside the graph: apply them to the logits");
     }

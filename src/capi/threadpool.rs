@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::Error;
+use crate::backend::{Placement, Priority};
 
 /// The most threads of a pool.
 ///
@@ -15,6 +16,26 @@ pub struct ggml_threadpool {
     tag: Tag,
     /// What it was made with.
     pub(crate) params: ggml_threadpool_params,
+}
+
+impl ggml_threadpool {
+    /// Where its threads run; `None`: like any others.
+    pub(super) fn placement(&self) -> Option<Placement> {
+        let p = &self.params;
+        let placement = Placement {
+            cpus: (0..p.cpumask.len()).filter(|&cpu| p.cpumask[cpu]).collect(),
+            strict: p.strict_cpu,
+            priority: match p.prio.value() {
+                -1 => Priority::Low,
+                1 => Priority::Medium,
+                2 => Priority::High,
+                3 => Priority::Realtime,
+                _ => Priority::Normal,
+            },
+            poll: p.poll,
+        };
+        (placement != Placement::default()).then_some(placement)
+    }
 }
 
 impl Tagged for ggml_threadpool {

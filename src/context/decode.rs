@@ -66,7 +66,12 @@ impl Context {
         let pooling = self.settings.embeddings.then_some(self.settings.pooling);
         // Pooled embeddings need every token as output; nobody reads the logits of a whole text beside them.
         let logits = matches!(pooling, None | Some(Pooling::None));
-        Wanted { logits, embeddings: pooling, layer_inputs: self.layer_inputs.wanted }
+        Wanted {
+            logits,
+            embeddings: pooling,
+            layer_inputs: self.layer_inputs.wanted,
+            observed: self.observer.is_some(),
+        }
     }
 
     fn fill_batch(&mut self, batch: &Batch) -> Result<()> {
@@ -132,8 +137,10 @@ impl Context {
         };
         let (planned, reused) = self.plans.get(&self.model, &self.settings, &self.kv, &self.adapters, shape, wanted)?;
         self.perf.n_reused += u32::from(reused);
-        let threads = if shape.n_tokens == 1 { self.settings.n_threads } else { self.settings.n_threads_batch };
-        self.backend.set_n_threads(threads);
+        let threads = [self.settings.n_threads, self.settings.n_threads_batch];
+        let many = usize::from(shape.n_tokens > 1);
+        self.backend.set_n_threads(threads[many]);
+        self.backend.set_placement(self.placements[many].as_ref());
 
         let o = &mut self.outputs;
         let rows = &ubatch.out_rows;
@@ -153,7 +160,11 @@ impl Context {
             slices.extend(layer_inputs.iter_mut().map(|x| &mut x[..]));
             let abort = &mut self.abort;
             let mut stop = || abort.as_mut().is_some_and(|stop| stop());
-            self.backend.run(&planned.plan, &self.work.inputs, &mut slices, &mut stop)?;
+            let (plan, inputs) = (&planned.plan, &self.work.inputs);
+            match &mut self.observer {
+                None => self.backend.run(plan, inputs, &mut slices, &mut stop)?,
+                Some(observer) => self.backend.observe(plan, inputs, &mut slices, &mut stop, observer)?,
+            }
         }
         if let Target::Own(result) = logits {
             scatter(&result, &mut o.logits, rows, o.n_vocab);

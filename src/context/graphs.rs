@@ -3,7 +3,7 @@
 use super::Settings;
 use super::layer_inputs::LayerSet;
 use crate::error::{Error, Result};
-use crate::graph::plan::{Plan, plan};
+use crate::graph::plan::{Plan, plan, plan_apart};
 use crate::graph::{Input, ValueId};
 use crate::model::adapter::Adapters;
 use crate::model::build::{Build, KvLayer, UbatchShape};
@@ -29,6 +29,8 @@ pub struct Wanted {
     pub embeddings: Option<Pooling>,
     /// What enters these layers.
     pub layer_inputs: LayerSet,
+    /// Every result, for an observer.
+    pub observed: bool,
 }
 
 /// A plan and what its outputs are.
@@ -81,7 +83,8 @@ impl Plans {
     }
 }
 
-fn build(
+/// The plan for a shape.
+pub fn build(
     model: &Model,
     s: &Settings,
     kv: &[Option<KvLayer>],
@@ -93,7 +96,11 @@ fn build(
     let arch = model.architecture()?;
     let mut b = Build::new(hp, model.def()?.rope, s.rope, s.n_ctx_seq, shape, kv);
     b.adapters = Some(adapters);
+    b.observed = wanted.observed;
     let out = arch.build(&mut b)?;
+    if let Some(x) = out.logits {
+        b.g.name(x, "result_output", None);
+    }
     let (mut logits, mut embd, mut n) = (None, None, 0);
     if let Some(x) = out.logits.filter(|_| wanted.logits && shape.n_outputs > 0) {
         b.g.output(x)?;
@@ -105,6 +112,7 @@ fn build(
             Pooling::Rank => arch.classify(&mut b, x)?,
             Pooling::None | Pooling::Mean | Pooling::Cls | Pooling::Last => x,
         };
+        b.g.name(x, "result_embd_pooled", None);
         b.g.output(x)?;
         (embd, n) = (Some(n), n + 1);
     }
@@ -118,7 +126,8 @@ fn build(
         layer_inputs.push(n);
         n += 1;
     }
-    Ok(Planned { plan: plan(b.g.finish()), logits, embd, layer_inputs })
+    let plan = if wanted.observed { plan_apart(b.g.finish()) } else { plan(b.g.finish()) };
+    Ok(Planned { plan, logits, embd, layer_inputs })
 }
 
 /// `[n_embd, n_tokens]` → `[n_embd, n_seqs]`.

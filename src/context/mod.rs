@@ -9,6 +9,7 @@ pub mod batch;
 mod decode;
 mod graphs;
 mod layer_inputs;
+mod observe;
 mod outputs;
 mod params;
 mod perf;
@@ -19,12 +20,13 @@ pub mod ubatch;
 mod update;
 
 pub use batch::Batch;
+pub use observe::EvalCallback;
 pub use params::{BackendKind, ContextParams, MAX_THREADS, Settings};
 pub use perf::Perf;
 pub use state_read::Source;
 
 use crate::backend::reference::Reference;
-use crate::backend::{Backend, cpu};
+use crate::backend::{Backend, Placement, cpu};
 use crate::error::{Error, Result};
 use crate::graph::Inputs;
 use crate::memory::{Memory, MemoryConfig, OwnRows, Reservation, SWA, Window};
@@ -57,6 +59,8 @@ pub struct Context {
     layer_inputs: LayerInputs,
     perf: Perf,
     abort: Option<AbortCallback>,
+    observer: Option<EvalCallback>,
+    placements: [Option<Placement>; 2],
     warmup: bool,
     work: Work,
 }
@@ -102,6 +106,8 @@ impl Context {
             layer_inputs: LayerInputs::default(),
             perf,
             abort: None,
+            observer: None,
+            placements: [None, None],
             warmup: false,
             work: Work::default(),
         })
@@ -150,6 +156,11 @@ impl Context {
     pub fn set_n_threads(&mut self, n_threads: usize, n_threads_batch: usize) {
         self.settings.n_threads = n_threads.clamp(1, MAX_THREADS);
         self.settings.n_threads_batch = n_threads_batch.clamp(1, MAX_THREADS);
+    }
+
+    /// Where threads run for single tokens and for batches.
+    pub fn set_placements(&mut self, single: Option<Placement>, batch: Option<Placement>) {
+        self.placements = [single, batch];
     }
 
     /// What may stop a computation.

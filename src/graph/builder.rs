@@ -71,7 +71,7 @@ impl Builder {
             }
             return Ok(id);
         }
-        let id = self.push(format!("{input:?}"), dtype, ne, contiguous_strides(dtype, ne), Source::Input(input));
+        let id = self.push(input.name().to_string(), dtype, ne, contiguous_strides(dtype, ne), Source::Input(input));
         self.inputs.insert(input, id);
         Ok(id)
     }
@@ -87,7 +87,10 @@ impl Builder {
         if !v.is_contiguous() || v.n_elements() != ne.iter().product::<usize>() {
             return Err(self.bad(x, &format!("cannot be reshaped to {ne:?}")));
         }
-        self.view(x, ne, contiguous_strides(v.dtype, ne), 0)
+        let (name, nb) = (format!("{} (reshaped)", v.name), contiguous_strides(v.dtype, ne));
+        let view = self.view(x, ne, nb, 0)?;
+        self.name(view, &name, None);
+        Ok(view)
     }
 
     /// A part of `x`: shape `ne`, strides of `x` or others, from byte `offset`. The innermost stride stays that of `x`.
@@ -107,7 +110,7 @@ impl Builder {
         if !empty && end() > owner.n_bytes() {
             return Err(self.bad(x, &format!("view {ne:?} at byte {offset} is outside of it")));
         }
-        let (name, dtype) = (v.name.clone(), v.dtype);
+        let (name, dtype) = (format!("{} (view)", v.name), v.dtype);
         Ok(self.push(name, dtype, ne, nb, Source::View { of, offset: base + offset }))
     }
 
@@ -124,7 +127,10 @@ impl Builder {
             ne[order[i]] = v.ne[i];
             nb[order[i]] = v.nb[i];
         }
-        self.view(x, ne, nb, 0)
+        let name = format!("{} (permuted)", v.name);
+        let view = self.view(x, ne, nb, 0)?;
+        self.name(view, &name, None);
+        Ok(view)
     }
 
     /// Rows of a table, see [`Op::GetRows`].
@@ -305,8 +311,10 @@ impl Builder {
         if !matches!(v.source, Source::State(_)) || s[0] != r[0] || r[1] != i[0] || r[2] != 1 || r[3] != 1 {
             return Err(self.bad(state, &format!("rows {r:?} cannot be stored at {i:?} in {s:?}")));
         }
-        let dtype = v.dtype;
-        self.node(Op::SetRows, &[state, src, ids], s, dtype)
+        let (name, dtype) = (format!("{} (view)", v.name), v.dtype);
+        let stored = self.node(Op::SetRows, &[state, src, ids], s, dtype)?;
+        self.name(stored, &name, None);
+        Ok(stored)
     }
 
     /// A contiguous copy, dequantized to f32 (i32 stays).

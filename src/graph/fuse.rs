@@ -147,6 +147,28 @@ pub fn fuse(graph: &Graph, live: &[bool]) -> Vec<(Step, Vec<ValueId>)> {
     fuser.order()
 }
 
+/// Makes every live node a step of its own, in their order, for who looks at each result.
+pub fn apart(graph: &Graph, live: &[bool]) -> Vec<(Step, Vec<ValueId>)> {
+    let fuser = Fuser::new(graph, live);
+    let nodes = (0..graph.values.len()).map(|i| ValueId(i as u32)).filter(|id| live[id.0 as usize]);
+    let step = |id: ValueId| {
+        let inputs = fuser.inputs(id);
+        let step = match fuser.op(id)? {
+            Op::MatMul if fuser.is_linear(id) => {
+                let mat = Mat { w: inputs[0], matmul: id, bias: None, act: None, residual: None, out: id };
+                Step::Linear(Linear { x: inputs[1], norm: None, mats: vec![mat], glu: None })
+            }
+            Op::Attention(_) => {
+                let q = Heads { src: inputs[0], norm: None, rope: None, scale: None, hadamard: None };
+                Step::Attention(FusedAttention { node: id, q, k: None, v: None })
+            }
+            _ => Step::Node(id),
+        };
+        Some((step, inputs.to_vec()))
+    };
+    nodes.filter_map(step).collect()
+}
+
 struct Fuser<'a> {
     graph: &'a Graph,
     /// For each value, the live nodes that read its bytes, directly or through views; outputs count as a reader.

@@ -25,6 +25,23 @@ pub enum Input {
     PoolRows,
 }
 
+impl Input {
+    /// llama.cpp's name of it, or ours where it has none.
+    pub fn name(self) -> &'static str {
+        match self {
+            Input::Tokens => "inp_tokens",
+            Input::Embd => "inp_embd",
+            Input::Positions => "inp_pos",
+            Input::OutIds => "out_ids",
+            Input::KvRows(_) => "attn_inp_k_idxs",
+            Input::KvShift(_) => "K_shift",
+            Input::KvAllRows(_) => "K_rows",
+            Input::PoolMean => "mean",
+            Input::PoolRows => "cls",
+        }
+    }
+}
+
 /// The data behind every [`Input`] of one ubatch. Buffers are reused.
 #[derive(Debug, Default)]
 pub struct Inputs {

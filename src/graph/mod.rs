@@ -124,6 +124,16 @@ impl Graph {
         }
     }
 
+    /// The live results and views in order: what a run computes.
+    pub fn computed<'a>(&'a self, live: &'a [bool]) -> impl Iterator<Item = ValueId> + 'a {
+        let told = |v: &Value| match v.source {
+            Source::Node { .. } | Source::View { .. } => true,
+            Source::Weight(_) | Source::State(_) | Source::Input(_) => false,
+        };
+        let values = self.values.iter().zip(live).enumerate();
+        values.filter(move |(_, (v, live))| **live && told(v)).map(|(i, _)| ValueId(i as u32))
+    }
+
     /// Marks every value that the outputs or a write to a state depend on.
     pub fn live(&self) -> Vec<bool> {
         let mut live = vec![false; self.values.len()];

@@ -1,6 +1,6 @@
 //! Lays the temporaries of a fused graph into one arena by lifetime, so that running it allocates nothing.
 
-use super::fuse::{Step, fuse};
+use super::fuse::{Step, apart, fuse};
 use super::{Graph, Input, Op, Source, StateId, ValueId};
 
 /// Alignment of every temporary, in bytes: a cache line and the widest vector.
@@ -48,7 +48,19 @@ pub struct Plan {
 /// Fuses a graph and places its temporaries.
 pub fn plan(graph: Graph) -> Plan {
     let live = graph.live();
-    let (steps, reads): (Vec<Step>, Vec<Vec<ValueId>>) = fuse(&graph, &live).into_iter().unzip();
+    let steps = fuse(&graph, &live);
+    place(graph, live, steps)
+}
+
+/// Places the temporaries of a graph without fusing anything: every result is there, from its step to the last that reads it.
+pub fn plan_apart(graph: Graph) -> Plan {
+    let live = graph.live();
+    let steps = apart(&graph, &live);
+    place(graph, live, steps)
+}
+
+fn place(graph: Graph, live: Vec<bool>, steps: Vec<(Step, Vec<ValueId>)>) -> Plan {
+    let (steps, reads): (Vec<Step>, Vec<Vec<ValueId>>) = steps.into_iter().unzip();
     let mut places: Vec<Place> = graph
         .values
         .iter()

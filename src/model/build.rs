@@ -98,6 +98,8 @@ pub struct Build<'a> {
     pub layer_inputs: Vec<ValueId>,
     /// What is added to the model.
     pub adapters: Option<&'a Adapters>,
+    /// Someone looks at every result: the graph has all those that llama.cpp's has, under its names.
+    pub observed: bool,
 }
 
 /// The projections of an attention block.
@@ -139,7 +141,18 @@ impl<'a> Build<'a> {
         shape: UbatchShape,
         kv: &'a [Option<KvLayer>],
     ) -> Build<'a> {
-        Build { g: Builder::new(), hp, rope_kind, rope, n_ctx_seq, shape, kv, layer_inputs: Vec::new(), adapters: None }
+        Build {
+            g: Builder::new(),
+            hp,
+            rope_kind,
+            rope,
+            n_ctx_seq,
+            shape,
+            kv,
+            layer_inputs: Vec::new(),
+            adapters: None,
+            observed: false,
+        }
     }
 
     /// A weight as a value of the graph.
@@ -166,7 +179,7 @@ impl<'a> Build<'a> {
             }
             x
         };
-        self.g.name(x, "inp_embd", None);
+        self.g.name(x, if self.shape.embd { "inp_embd" } else { "embd" }, None);
         Ok(x)
     }
 
@@ -186,6 +199,38 @@ impl<'a> Build<'a> {
 
     /// `(w · x) * s + b`.
     pub fn linear(&mut self, l: &Linear, x: ValueId) -> Result<ValueId> {
+        let y = self.scaled_product(l, x)?;
+        self.bias(l, y)
+    }
+
+    /// The same, product and result with a name.
+    fn named_linear(&mut self, l: &Linear, x: ValueId, name: &str, il: usize) -> Result<ValueId> {
+        let y = self.scaled_product(l, x)?;
+        self.g.name(y, name, Some(il));
+        let y = self.bias(l, y)?;
+        self.g.name(y, name, Some(il));
+        Ok(y)
+    }
+
+    /// `(w · x + b) * s`: in feed-forward blocks the scale comes last. The product has the name, what follows it the name
+    /// with `_b` and `_s`.
+    fn ffn_linear(&mut self, l: &Linear, x: ValueId, name: &str, il: usize) -> Result<ValueId> {
+        let mut y = self.scaled_product(&Linear { s: None, ..l.clone() }, x)?;
+        self.g.name(y, name, Some(il));
+        if l.b.is_some() {
+            y = self.bias(l, y)?;
+            self.g.name(y, &format!("{name}_b"), Some(il));
+        }
+        if let Some(s) = &l.s {
+            let s = self.g.weight(s);
+            y = self.g.mul(y, s)?;
+            self.g.name(y, &format!("{name}_s"), Some(il));
+        }
+        Ok(y)
+    }
+
+    /// `(w · x) * s`, and what adapters add.
+    fn scaled_product(&mut self, l: &Linear, x: ValueId) -> Result<ValueId> {
         let w = self.g.weight(&l.w);
         let mut y = self.g.matmul(w, x)?;
         if let Some(s) = &l.s {
@@ -200,29 +245,24 @@ impl<'a> Build<'a> {
             let add = self.g.matmul(b, thin)?;
             y = self.g.add(y, add)?;
         }
-        if let Some(b) = &l.b {
-            let b = self.g.weight(b);
-            y = self.g.add(y, b)?;
-        }
         Ok(y)
     }
 
-    /// `(w · x + b) * s`: in feed-forward blocks the scale comes last.
-    fn ffn_linear(&mut self, l: &Linear, x: ValueId) -> Result<ValueId> {
-        let y = self.linear(&Linear { s: None, ..l.clone() }, x)?;
-        match &l.s {
-            Some(s) => {
-                let s = self.g.weight(s);
-                self.g.mul(y, s)
+    fn bias(&mut self, l: &Linear, y: ValueId) -> Result<ValueId> {
+        match &l.b {
+            Some(b) => {
+                let b = self.g.weight(b);
+                self.g.add(y, b)
             }
             None => Ok(y),
         }
     }
 
-    /// `(w · x) * s + b` over the experts that `ids` name.
-    fn experts(&mut self, l: &Linear, x: ValueId, ids: ValueId) -> Result<ValueId> {
+    /// `(w · x) * s + b` over the experts that `ids` name, with a name.
+    fn experts(&mut self, l: &Linear, x: ValueId, ids: ValueId, name: &str, il: usize) -> Result<ValueId> {
         let w = self.g.weight(&l.w);
         let mut y = self.g.matmul_id(w, x, ids)?;
+        self.g.name(y, name, Some(il));
         if let Some(s) = &l.s {
             let (s, ne) = (self.g.weight(s), self.g.ne(ids));
             let table = self.g.reshape(s, [1, self.hp.n_expert, 1, 1])?;
@@ -230,6 +270,7 @@ impl<'a> Build<'a> {
             let picked = self.g.get_rows(table, flat)?;
             let picked = self.g.reshape(picked, [1, ne[0], ne[1], 1])?;
             y = self.g.mul(y, picked)?;
+            self.g.name(y, &format!("{name}_scaled"), Some(il));
         }
         for delta in self.deltas(&l.w)? {
             let a = self.g.weight(&delta.a);
@@ -238,10 +279,12 @@ impl<'a> Build<'a> {
             let b = self.g.weight(&delta.b);
             let add = self.g.matmul_id(b, thin, ids)?;
             y = self.g.add(y, add)?;
+            self.g.name(y, name, Some(il));
         }
         if let Some(b) = &l.b {
             let b = self.g.weight(b);
             y = self.g.add_id(y, b, ids)?;
+            self.g.name(y, &format!("{name}_biased"), Some(il));
         }
         Ok(y)
     }
@@ -275,13 +318,26 @@ impl<'a> Build<'a> {
     fn norm(&mut self, kind: NormKind, eps: f32, x: ValueId, n: &NormWeights) -> Result<ValueId> {
         let w = self.g.weight(&n.w);
         let b = n.b.as_ref().map(|b| self.g.weight(b));
-        self.g.norm(Norm { kind, eps }, x, Some(w), b)
+        if !self.observed {
+            return self.g.norm(Norm { kind, eps }, x, Some(w), b);
+        }
+        let il = layer_of(&n.w.name);
+        let y = self.g.norm(Norm { kind, eps }, x, None, None)?;
+        self.g.name(y, "norm", il);
+        let y = self.g.mul(y, w)?;
+        let Some(b) = b else { return Ok(y) };
+        self.g.name(y, "norm_w", il);
+        self.g.add(y, b)
     }
 
-    /// Rotates heads by the positions of their tokens as layer `il` does.
-    pub fn rotate(&mut self, x: ValueId, il: usize, factors: Option<&WeightRef>) -> Result<ValueId> {
+    /// Rotates queries and keys by the positions of their tokens as layer `il` does.
+    pub fn rotate(&mut self, qk: [ValueId; 2], il: usize, factors: Option<&WeightRef>) -> Result<[ValueId; 2]> {
         let pos = self.positions()?;
-        self.rotate_by(x, il, pos, factors)
+        let rotated = [self.rotate_by(qk[0], il, pos, factors)?, self.rotate_by(qk[1], il, pos, factors)?];
+        for (x, name) in rotated.into_iter().zip(["Qcur", "Kcur"]) {
+            self.g.name(x, name, Some(il));
+        }
+        Ok(rotated)
     }
 
     /// The same by other positions.
@@ -314,9 +370,9 @@ impl<'a> Build<'a> {
         ];
         let mut heads = [x; 3];
         for (i, name) in ["Qcur", "Kcur", "Vcur"].into_iter().enumerate() {
-            let y = self.linear(&a.qkv[i], x)?;
-            self.g.name(y, name, Some(il));
+            let y = self.named_linear(&a.qkv[i], x, name, il)?;
             heads[i] = self.g.reshape(y, shapes[i])?;
+            self.g.name(heads[i], name, Some(il));
         }
         for (head, norm, name) in [(0, &a.q_norm, "Qcur_normed"), (1, &a.k_norm, "Kcur_normed")] {
             if let Some(norm) = norm {
@@ -330,9 +386,6 @@ impl<'a> Build<'a> {
     /// Stores keys and values of layer `il` if it has a cache, and attends: `[head_v * n_head, n_tokens]`.
     pub fn attend(&mut self, [q, k, v]: [ValueId; 3], il: usize, scale: f32) -> Result<ValueId> {
         let hp = self.hp;
-        for (x, name) in [(q, "Qcur"), (k, "Kcur"), (v, "Vcur")] {
-            self.g.name(x, name, Some(il));
-        }
         let mut p = Attention { scale, soft_cap: hp.attn_soft_cap, max_alibi_bias: hp.max_alibi_bias, mask: MaskId(0) };
         let (mut q, mut k, mut v, mut undo) = (q, k, v, None);
         if let Some(Some(kv)) = self.kv.get(il).copied() {
@@ -383,10 +436,11 @@ impl<'a> Build<'a> {
 
     /// The output projection of an attention block, for the tokens whose outputs are wanted if this is the `last` layer.
     pub fn project_out(&mut self, o: &Linear, x: ValueId, il: usize, last: bool) -> Result<ValueId> {
-        let x = if last { self.pick_outputs(x)? } else { x };
+        // llama.cpp projects every token; who observes expects to see them all.
+        let x = if last && !self.observed { self.pick_outputs(x)? } else { x };
         let y = self.linear(o, x)?;
         self.g.name(y, "attn_out", Some(il));
-        Ok(y)
+        if last && self.observed { self.pick_outputs(y) } else { Ok(y) }
     }
 
     /// The final norm and the head, if there is one.
@@ -394,32 +448,40 @@ impl<'a> Build<'a> {
         let embd = self.rms_norm(x, norm)?;
         self.g.name(embd, "result_norm", None);
         let logits = output.map(|output| self.linear(output, embd)).transpose()?;
-        if let Some(logits) = logits {
-            self.g.name(logits, "result_output", None);
-        }
         Ok(Outputs { embd, logits })
     }
 
     /// `down(act(gate · x) * (up · x))`.
-    pub fn gated_ffn(&mut self, op: GluOp, gate: &Linear, up: &Linear, down: &Linear, x: ValueId) -> Result<ValueId> {
-        let gate = self.ffn_linear(gate, x)?;
-        let up = self.ffn_linear(up, x)?;
+    pub fn gated_ffn(&mut self, op: GluOp, [gate, up, down]: [&Linear; 3], x: ValueId, il: usize) -> Result<ValueId> {
+        let gate = self.ffn_linear(gate, x, "ffn_gate", il)?;
+        let up = self.ffn_linear(up, x, "ffn_up", il)?;
         let y = self.g.glu(op, gate, up)?;
-        self.ffn_linear(down, y)
+        let name = match op {
+            GluOp::Silu => "ffn_swiglu",
+            GluOp::Gelu | GluOp::GeluErf => "ffn_geglu",
+            GluOp::Relu => "ffn_reglu",
+        };
+        self.g.name(y, name, Some(il));
+        let y = self.ffn_linear(down, y, "ffn_down", il)?;
+        self.g.name(y, "ffn_out", Some(il));
+        Ok(y)
     }
 
     /// `down(act(up · x))`.
-    pub fn plain_ffn(&mut self, act: UnaryOp, up: &Linear, down: &Linear, x: ValueId) -> Result<ValueId> {
-        let y = self.ffn_linear(up, x)?;
+    pub fn plain_ffn(&mut self, act: UnaryOp, [up, down]: [&Linear; 2], x: ValueId, il: usize) -> Result<ValueId> {
+        let y = self.ffn_linear(up, x, "ffn_up", il)?;
         let y = self.g.unary(act, y)?;
-        self.ffn_linear(down, y)
+        self.g.name(y, "ffn_gelu", Some(il));
+        let y = self.ffn_linear(down, y, "ffn_down", il)?;
+        self.g.name(y, "ffn_out", Some(il));
+        Ok(y)
     }
 
     /// Mixture of experts with a softmax router whose chosen weights are normalized.
     pub fn moe_ffn(&mut self, op: GluOp, m: &MoeWeights, x: ValueId, il: usize) -> Result<ValueId> {
         let (n_embd, n) = (self.g.ne(x)[0], self.g.ne(x)[1]);
         let (n_expert, n_used) = (self.hp.n_expert, self.hp.n_expert_used);
-        let logits = self.linear(&m.gate_inp, x)?;
+        let logits = self.named_linear(&m.gate_inp, x, "ffn_moe_logits", il)?;
         let probs = self.g.soft_max(logits, 1.0)?;
         self.g.name(probs, "ffn_moe_probs", Some(il));
         let ids = self.g.top_k(probs, n_used)?;
@@ -428,27 +490,41 @@ impl<'a> Build<'a> {
         // One table of single-element rows per token, so that picking rows picks probabilities.
         let table = self.g.reshape(probs, [1, n_expert, n, 1])?;
         let weights = self.g.get_rows(table, ids)?;
+        self.g.name(weights, "ffn_moe_weights", Some(il));
         let weights = self.g.reshape(weights, [n_used, n, 1, 1])?;
         let sum = self.g.sum_rows(weights)?;
+        self.g.name(sum, "ffn_moe_weights_sum", Some(il));
         let sum = self.g.clamp(sum, MIN_EXPERT_SUM, f32::INFINITY)?;
+        self.g.name(sum, "ffn_moe_weights_sum_clamped", Some(il));
         let mut weights = self.g.binary(BinaryOp::Div, weights, sum)?;
+        self.g.name(weights, "ffn_moe_weights_norm", Some(il));
         if self.hp.expert_weights_scale != 0.0 && self.hp.expert_weights_scale != 1.0 {
             weights = self.g.scale(weights, self.hp.expert_weights_scale)?;
+            self.g.name(weights, "ffn_moe_weights_scaled", Some(il));
         }
         let weights = self.g.reshape(weights, [1, n_used, n, 1])?;
 
         let x = self.g.reshape(x, [n_embd, 1, n, 1])?;
-        let up = self.experts(&m.up, x, ids)?;
+        let up = self.experts(&m.up, x, ids, "ffn_moe_up", il)?;
         let y = match &m.gate {
             Some(gate) => {
-                let gate = self.experts(gate, x, ids)?;
+                let gate = self.experts(gate, x, ids, "ffn_moe_gate", il)?;
                 self.g.glu(op, gate, up)?
             }
             None => self.g.unary(op.activation(), up)?,
         };
-        let y = self.experts(&m.down, y, ids)?;
+        let name = match op {
+            GluOp::Silu => "ffn_moe_swiglu",
+            GluOp::Gelu | GluOp::GeluErf => "ffn_moe_geglu",
+            GluOp::Relu => "ffn_moe_reglu",
+        };
+        self.g.name(y, name, Some(il));
+        let y = self.experts(&m.down, y, ids, "ffn_moe_down", il)?;
         let y = self.g.mul(y, weights)?;
-        self.sum_experts(y)
+        self.g.name(y, "ffn_moe_weighted", Some(il));
+        let y = self.sum_experts(y)?;
+        self.g.name(y, "ffn_moe_out", Some(il));
+        Ok(y)
     }
 
     /// `[n, n_used, n_tokens]` → `[n, n_tokens]`.
@@ -468,4 +544,9 @@ impl<'a> Build<'a> {
         }
         Ok(sum)
     }
+}
+
+/// The number in the name of a layer's tensor, `blk.N.`
+fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }

@@ -14,6 +14,7 @@ pub mod formats;
 pub mod kernels;
 pub mod math;
 mod memory;
+mod placement;
 pub mod product;
 pub mod rows;
 pub mod scratch;
@@ -24,13 +25,13 @@ mod testing;
 mod tests;
 pub mod threads;
 
-use super::{Backend, HostStates};
+use super::{Backend, HostStates, Observer, Placement};
 use crate::error::{Error, Result};
 use crate::graph::plan::Plan;
 use crate::graph::{Inputs, StateId};
 use crate::quant::DType;
 use act::XBlock;
-use exec::{Leave, RopeTables, Run, Worker};
+use exec::{Leave, Part, RopeTables, Run, Worker};
 use kernels::Isa;
 use memory::{Memory, Shared};
 use scratch::{Scratch, grow};
@@ -44,6 +45,8 @@ pub struct Cpu {
     team: Team,
     /// Asked for; the team follows at the next run.
     n_threads: usize,
+    /// The same.
+    placement: Option<Placement>,
     workers: Vec<Mutex<Worker>>,
     arena: Scratch,
     blocks: Vec<XBlock>,
@@ -59,11 +62,12 @@ impl Cpu {
 
     /// A backend with a given instruction set, for tests.
     pub fn with_isa(n_threads: usize, isa: Isa) -> Result<Cpu> {
-        let team = Team::new(n_threads)?;
+        let team = Team::new(n_threads, None)?;
         Ok(Cpu {
             isa,
             states: HostStates::default(),
             n_threads: team.n_threads(),
+            placement: None,
             workers: (0..team.n_threads()).map(|_| Mutex::default()).collect(),
             team,
             arena: Scratch::default(),
@@ -73,12 +77,12 @@ impl Cpu {
         })
     }
 
-    /// Makes the team as large as asked for. Without more threads the old team goes on.
+    /// Makes the team what was asked for. Without more threads the old team goes on.
     fn resize_team(&mut self) {
-        if self.team.n_threads() == self.n_threads {
+        if self.team.n_threads() == self.n_threads && self.team.placement() == self.placement.as_ref() {
             return;
         }
-        match Team::new(self.n_threads) {
+        match Team::new(self.n_threads, self.placement.as_ref()) {
             Ok(team) => {
                 self.team = team;
                 self.workers.resize_with(self.n_threads, Mutex::default);
@@ -86,6 +90,7 @@ impl Cpu {
             Err(e) => {
                 log::warn!("{e}; going on with {} threads", self.team.n_threads());
                 self.n_threads = self.team.n_threads();
+                self.placement = self.team.placement().cloned();
             }
         }
     }
@@ -130,12 +135,50 @@ impl Backend for Cpu {
         self.n_threads = n_threads.clamp(1, processors());
     }
 
+    fn set_placement(&mut self, placement: Option<&Placement>) {
+        if self.placement.as_ref() != placement {
+            self.placement = placement.cloned();
+        }
+    }
+
     fn run(
         &mut self,
         plan: &Plan,
         inputs: &Inputs,
         outputs: &mut [&mut [f32]],
         stop: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        self.run_on_team(plan, inputs, outputs, stop, &|run, m, worker, check| run.steps(m, worker, check))
+    }
+
+    fn observe(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+        observer: &mut Observer,
+    ) -> Result<()> {
+        let observer = Caller(std::cell::RefCell::new(observer));
+        self.run_on_team(plan, inputs, outputs, stop, &|run, m, worker, check| {
+            let observer = &observer;
+            let mut observer = (m.index == 0).then(|| observer.0.borrow_mut());
+            run.observed_steps(m, worker, check, observer.as_mut().map(|o| &mut ***o))
+        })
+    }
+}
+
+/// A thread's part of a run; the last argument says whether to go on.
+type Body<'a> = dyn Fn(&Run<'_>, &Member<'_>, &mut Worker, &mut dyn FnMut() -> Part) -> Part + Sync + 'a;
+
+impl Cpu {
+    fn run_on_team(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+        body: &Body<'_>,
     ) -> Result<()> {
         self.resize_team();
         let needs = Run::needs(plan, self.team.n_threads());
@@ -161,7 +204,7 @@ impl Backend for Cpu {
             let mut check = || {
                 if m.index == 0 && stop.ask() { Err(Leave::Failed(Error::Aborted)) } else { Ok(()) }
             };
-            if let Err(Leave::Failed(error)) = run.steps(&m, &mut worker, &mut check) {
+            if let Err(Leave::Failed(error)) = body(&run, &m, &mut worker, &mut check) {
                 failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 m.stop();
             }
@@ -174,12 +217,12 @@ impl Backend for Cpu {
 }
 
 /// Something that only the calling thread of a run uses.
-struct Caller<'a>(std::cell::RefCell<&'a mut dyn FnMut() -> bool>);
+struct Caller<'a, T: ?Sized>(std::cell::RefCell<&'a mut T>);
 
-// SAFETY: `ask` is called by member 0 only, which is the thread that made the value.
-unsafe impl Sync for Caller<'_> {}
+// SAFETY: the cell is borrowed by member 0 only, which is the thread that made the value.
+unsafe impl<T: ?Sized> Sync for Caller<'_, T> {}
 
-impl Caller<'_> {
+impl Caller<'_, dyn FnMut() -> bool + '_> {
     fn ask(&self) -> bool {
         (self.0.borrow_mut())()
     }

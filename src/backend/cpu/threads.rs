@@ -1,6 +1,8 @@
 //! A team of threads that run one function together, step by step with barriers between. The caller is one of them. Waiting
 //! threads spin for as long as a step usually takes, then sleep; an idle team costs nothing.
 
+use super::placement;
+use crate::backend::Placement;
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::*};
@@ -16,6 +18,7 @@ const YIELDS: u32 = 4;
 /// The threads of a context.
 pub struct Team {
     shared: Arc<Shared>,
+    placement: Option<Placement>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -99,13 +102,15 @@ impl Gate {
 }
 
 impl Team {
-    /// A team of `n_threads` (at least one), the caller included. Fails when the system gives no more threads.
-    pub fn new(n_threads: usize) -> Result<Self> {
+    /// A team of `n_threads` (at least one), the caller included, who takes part where `placement` says. Fails when the
+    /// system gives no more threads.
+    pub fn new(n_threads: usize, placement: Option<&Placement>) -> Result<Self> {
         let n_threads = n_threads.max(1);
+        let patience = placement.map_or(SPINS, |p| SPINS / 50 * p.poll.min(100));
         let n_processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shared = Arc::new(Shared {
             n_threads,
-            spins: if n_threads > n_processors { 0 } else { SPINS },
+            spins: if n_threads > n_processors { 0 } else { patience },
             job: Mutex::new(None),
             job_number: Gate::default(),
             arrived: AtomicUsize::new(0),
@@ -117,11 +122,16 @@ impl Team {
             panicked: AtomicBool::new(false),
             quit: AtomicBool::new(false),
         });
-        let mut team = Self { shared, workers: Vec::with_capacity(n_threads - 1) };
+        let mut team = Self { shared, placement: placement.cloned(), workers: Vec::with_capacity(n_threads - 1) };
         for index in 1..n_threads {
-            let shared = team.shared.clone();
-            let worker =
-                std::thread::Builder::new().name(format!("infer-cpu-{index}")).spawn(move || work(&shared, index));
+            let (shared, placement) = (team.shared.clone(), team.placement.clone());
+            let life = move || {
+                if let Some(placement) = &placement {
+                    placement::enter(placement, index);
+                }
+                work(&shared, index);
+            };
+            let worker = std::thread::Builder::new().name(format!("infer-cpu-{index}")).spawn(life);
             team.workers.push(worker.map_err(|e| Error::io("starting a compute thread", e))?);
         }
         Ok(team)
@@ -132,10 +142,16 @@ impl Team {
         self.shared.n_threads
     }
 
+    /// Where its threads run.
+    pub fn placement(&self) -> Option<&Placement> {
+        self.placement.as_ref()
+    }
+
     /// Runs `function` on all threads; returns when all have returned. A panic of the caller's part goes on; one of another
     /// thread becomes an error. Both end the function on all threads at their next barrier.
     pub fn run(&mut self, function: &(dyn Fn(Member<'_>) + Sync)) -> Result<()> {
         let s = &*self.shared;
+        let _visit = self.placement.as_ref().and_then(placement::visit);
         s.stopped.store(false, Relaxed);
         s.panicked.store(false, Relaxed);
         s.next_item.store(0, Relaxed);
@@ -261,7 +277,7 @@ mod tests {
     #[test]
     fn every_item_is_done_once_per_step() {
         for n_threads in [1, 2, 3, 7] {
-            let mut team = Team::new(n_threads).unwrap();
+            let mut team = Team::new(n_threads, None).unwrap();
             let counts: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
             for round in 0..20 {
                 team.run(&|m| {
@@ -282,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_panic_ends_the_run_and_the_team_lives_on() {
-        let mut team = Team::new(3).unwrap();
+        let mut team = Team::new(3, None).unwrap();
         let run = team.run(&|m| {
             assert!(m.index != 2, "expected by the test");
             while m.barrier().is_ok() {}
@@ -306,7 +322,7 @@ mod tests {
 
     #[test]
     fn stopping_releases_everyone() {
-        let mut team = Team::new(4).unwrap();
+        let mut team = Team::new(4, None).unwrap();
         let passed = AtomicUsize::new(0);
         team.run(&|m| {
             for step in 0.. {

@@ -1,11 +1,6 @@
 //! Types that C callers only hold pointers to, and that the library itself never looks into: they appear in the layouts
 //! of public structs.
 
-/// A compute graph.
-pub struct ggml_cgraph {
-    _private: (),
-}
-
 /// A training under way.
 pub struct ggml_opt_context {
     _private: (),

@@ -82,19 +82,22 @@ impl Architecture for Bert {
         let (table, pos) = (b.w(&self.pos_embd), b.positions()?);
         let pos = b.g.get_rows(table, pos)?;
         x = b.g.add(x, pos)?;
+        b.g.name(x, "inp_embd", None);
         x = b.layer_norm(x, &self.tok_norm)?;
+        b.g.name(x, "inp_norm", Some(0));
         for (il, layer) in self.layers.iter().enumerate() {
             let last = il + 1 == self.layers.len();
             b.layer_inputs.push(x);
             let heads = b.qkv(&layer.attn, x, il)?;
             let cur = b.attend(heads, il, scale)?;
             let cur = b.project_out(&layer.attn.o, cur, il, last)?;
+            b.g.name(cur, "kqv_out", Some(il));
             let x_out = if last { b.pick_outputs(x)? } else { x };
             let cur = b.g.add(cur, x_out)?;
             let ffn_inp = b.layer_norm(cur, &layer.attn_out_norm)?;
             b.g.name(ffn_inp, "ffn_inp", Some(il));
 
-            let cur = b.plain_ffn(UnaryOp::Gelu, &layer.up, &layer.down, ffn_inp)?;
+            let cur = b.plain_ffn(UnaryOp::Gelu, [&layer.up, &layer.down], ffn_inp, il)?;
             let cur = b.g.add(cur, ffn_inp)?;
             x = b.layer_norm(cur, &layer.layer_out_norm)?;
         }

@@ -86,20 +86,23 @@ impl Architecture for Gemma3 {
             let last = il + 1 == self.layers.len();
             b.layer_inputs.push(x);
             let cur = b.rms_norm(x, &layer.attn_norm)?;
+            b.g.name(cur, "attn_norm", Some(il));
             let [q, k, v] = b.qkv(&layer.attn, cur, il)?;
-            let q = b.rotate(q, il, None)?;
-            let k = b.rotate(k, il, None)?;
+            let [q, k] = b.rotate([q, k], il, None)?;
             let q = b.g.scale(q, b.hp.attention_scale)?;
             let cur = b.attend([q, k, v], il, 1.0)?;
             let cur = b.project_out(&layer.attn.o, cur, il, last)?;
             let cur = b.rms_norm(cur, &layer.attn_post_norm)?;
+            b.g.name(cur, "attn_post_norm", Some(il));
             let x_out = if last { b.pick_outputs(x)? } else { x };
             let sa_out = b.g.add(cur, x_out)?;
             b.g.name(sa_out, "sa_out", Some(il));
 
             let cur = b.rms_norm(sa_out, &layer.ffn_norm)?;
-            let cur = b.gated_ffn(GluOp::Gelu, &layer.gate, &layer.up, &layer.down, cur)?;
+            b.g.name(cur, "ffn_norm", Some(il));
+            let cur = b.gated_ffn(GluOp::Gelu, [&layer.gate, &layer.up, &layer.down], cur, il)?;
             let cur = b.rms_norm(cur, &layer.ffn_post_norm)?;
+            b.g.name(cur, "ffn_post_norm", Some(il));
             let cur = b.g.add(cur, sa_out)?;
             x = b.layer_output(cur, il)?;
         }

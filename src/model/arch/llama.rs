@@ -136,10 +136,10 @@ impl Architecture for Llama {
             let last = il + 1 == self.layers.len();
             b.layer_inputs.push(x);
             let cur = b.rms_norm(x, &layer.attn_norm)?;
+            b.g.name(cur, "attn_norm", Some(il));
             let [q, k, v] = b.qkv(&layer.attn, cur, il)?;
             let factors = layer.factors.pick(b.n_ctx_seq, b.hp);
-            let q = b.rotate(q, il, factors)?;
-            let k = b.rotate(k, il, factors)?;
+            let [q, k] = b.rotate([q, k], il, factors)?;
             let cur = b.attend([q, k, v], il, scale)?;
             let cur = b.project_out(&layer.attn.o, cur, il, last)?;
             let x_out = if last { b.pick_outputs(x)? } else { x };
@@ -147,8 +147,9 @@ impl Architecture for Llama {
             b.g.name(ffn_inp, "ffn_inp", Some(il));
 
             let cur = b.rms_norm(ffn_inp, &layer.ffn_norm)?;
+            b.g.name(cur, "ffn_norm", Some(il));
             let cur = match &layer.ffn {
-                Ffn::Dense { gate, up, down } => b.gated_ffn(GluOp::Silu, gate, up, down, cur)?,
+                Ffn::Dense { gate, up, down } => b.gated_ffn(GluOp::Silu, [gate, up, down], cur, il)?,
                 Ffn::Moe(moe) => b.moe_ffn(GluOp::Silu, moe, cur, il)?,
             };
             let cur = b.g.add(cur, ffn_inp)?;

@@ -70,9 +70,9 @@ impl Architecture for Qwen2 {
             let last = il + 1 == self.layers.len();
             b.layer_inputs.push(x);
             let cur = b.rms_norm(x, &layer.attn_norm)?;
+            b.g.name(cur, "attn_norm", Some(il));
             let [q, k, v] = b.qkv(&layer.attn, cur, il)?;
-            let q = b.rotate(q, il, None)?;
-            let k = b.rotate(k, il, None)?;
+            let [q, k] = b.rotate([q, k], il, None)?;
             let cur = b.attend([q, k, v], il, scale)?;
             let cur = b.project_out(&layer.attn.o, cur, il, last)?;
             let x_out = if last { b.pick_outputs(x)? } else { x };
@@ -80,7 +80,8 @@ impl Architecture for Qwen2 {
             b.g.name(ffn_inp, "ffn_inp", Some(il));
 
             let cur = b.rms_norm(ffn_inp, &layer.ffn_norm)?;
-            let cur = b.gated_ffn(GluOp::Silu, &layer.gate, &layer.up, &layer.down, cur)?;
+            b.g.name(cur, "ffn_norm", Some(il));
+            let cur = b.gated_ffn(GluOp::Silu, [&layer.gate, &layer.up, &layer.down], cur, il)?;
             let cur = b.g.add(cur, ffn_inp)?;
             x = b.layer_output(cur, il)?;
         }

@@ -4,6 +4,7 @@
 mod attention;
 mod linear;
 mod node;
+mod observe;
 mod rope;
 
 use super::act::XBlock;
@@ -97,15 +98,20 @@ impl Run<'_> {
         m.barrier()?;
         for step in &self.memory.plan.steps {
             check()?;
-            match step {
-                Step::Linear(l) => self.linear(m, worker, l)?,
-                Step::Attention(a) => self.attention(m, worker, a)?,
-                Step::NormAdd { norm, residual, out } => self.norm_add(m, *norm, *residual, *out)?,
-                Step::Node(id) => self.node(m, worker, *id)?,
-            }
+            self.step(m, worker, step)?;
             m.barrier()?;
         }
         Ok(())
+    }
+
+    /// This thread's part of a step.
+    fn step(&self, m: &Member<'_>, worker: &mut Worker, step: &Step) -> Part {
+        match step {
+            Step::Linear(l) => self.linear(m, worker, l),
+            Step::Attention(a) => self.attention(m, worker, a),
+            Step::NormAdd { norm, residual, out } => self.norm_add(m, *norm, *residual, *out),
+            Step::Node(id) => self.node(m, worker, *id),
+        }
     }
 
     fn norm_add(&self, m: &Member<'_>, norm: ValueId, residual: ValueId, out: ValueId) -> Part {
