@@ -194,6 +194,16 @@ void ggml_backend_tensor_get(const struct ggml_tensor *tensor,
                              size_t offset,
                              size_t size);
 
+// Copies `size` bytes from `data` to a tensor's elements, from byte `offset` on. Does nothing when the tensor is smaller.
+//
+// Safety:
+// `tensor` must be NULL or a live tensor whose elements nothing else uses, `data` point to `size` readable bytes.
+GGML_API
+void ggml_backend_tensor_set(struct ggml_tensor *tensor,
+                             const void *data,
+                             size_t offset,
+                             size_t size);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

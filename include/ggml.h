@@ -263,7 +263,7 @@ enum ggml_log_level {
     GGML_LOG_LEVEL_CONT = 5,
 };
 
-// A compute graph.
+// A compute graph, which can be looked at but not computed.
 struct ggml_cgraph;
 
 // Tensors, and the memory of their elements.
@@ -530,6 +530,21 @@ GGML_API size_t ggml_element_size(const struct ggml_tensor *tensor);
 // Safety:
 // `tensor` must be NULL or a live tensor.
 GGML_API float *ggml_get_data_f32(const struct ggml_tensor *tensor);
+
+// Returns how many nodes a graph has: results and views, not what they are made from.
+//
+// Safety:
+// `cgraph` must be NULL or a live graph.
+GGML_API int ggml_graph_n_nodes(struct ggml_cgraph *cgraph);
+
+// Returns a node of a graph, in the order of their computation; a negative `i` counts from the last, -1. NULL when there is
+// no such node. The node lives as long as the graph; it has no data.
+//
+// Safety:
+// `cgraph` must be NULL or a live graph.
+GGML_API
+struct ggml_tensor *ggml_graph_node(struct ggml_cgraph *cgraph,
+                                    int i);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -306,6 +306,9 @@ struct llama_model_params {
 // A token's number in the vocabulary.
 typedef int32_t llama_token;
 
+// Writes the elements of a tensor, whose name, type and shape tell which.
+typedef void (*llama_model_set_tensor_data_t)(struct ggml_tensor *tensor, void *userdata);
+
 // What an error weighs in each column of a tensor.
 struct llama_model_imatrix_data {
     // The tensor's name; NULL in the last element of a list.
@@ -981,6 +984,26 @@ LLAMA_API bool llama_model_is_hybrid(const struct llama_model *model);
 // `model` must be NULL or a live model.
 LLAMA_API bool llama_model_is_diffusion(const struct llama_model *model);
 
+// Makes a model from metadata. It has the tensors that its architecture needs and those that it may have, of the types that
+// `metadata` gives to tensors of their names, else F32; `set_tensor_data` is called with each of them once and writes its
+// elements, e.g. with ggml_backend_tensor_set. Returns NULL when the metadata are not those of a model. Free the result
+// with llama_model_free; the metadata may be freed at once.
+//
+// Safety:
+// `metadata` must be NULL or a live gguf_context, `set_tensor_data` must take `set_tensor_data_ud` and write no more than
+// the tensors' elements, the pointers in `params` be NULL or as llama_model_params says.
+LLAMA_API
+struct llama_model *llama_model_init_from_user(struct gguf_context *metadata,
+                                               llama_model_set_tensor_data_t set_tensor_data,
+                                               void *set_tensor_data_ud,
+                                               struct llama_model_params params);
+
+// Writes a model to a GGUF file, in one piece. The file appears when it is complete; a failure is logged.
+//
+// Safety:
+// `model` must be NULL or a live model, `path_model` be NULL or a NUL-terminated string.
+LLAMA_API void llama_model_save_to_file(const struct llama_model *model, const char *path_model);
+
 // Returns the usual parameters: everything is quantized, to Q8_0, by all processors.
 LLAMA_API struct llama_model_quantize_params llama_model_quantize_default_params(void);
 
@@ -1287,8 +1310,8 @@ LLAMA_API int32_t llama_n_threads(struct llama_context *ctx);
 // `ctx` must be NULL or a live context.
 LLAMA_API int32_t llama_n_threads_batch(struct llama_context *ctx);
 
-// Limits a context to the threads of pools: `threadpool` for single tokens, `threadpool_batch` (or with NULL the same)
-// for batches.
+// Limits a context to the threads of pools, and to where and how they run: `threadpool` for single tokens, `threadpool_batch` (or with NULL the same)
+// for batches. The context makes threads of its own after their pattern; a pool's being paused does not matter to them.
 //
 // Safety:
 // `ctx` must be NULL or a live context, the pools be NULL or live.

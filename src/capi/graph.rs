@@ -24,30 +24,12 @@ impl Tagged for ggml_cgraph {
 }
 
 impl ggml_cgraph {
-    fn new(plan: Plan) -> ggml_cgraph {
+    pub(super) fn new(plan: Plan) -> ggml_cgraph {
         let mut tensors = observe::tensors(&plan.graph);
         let first = tensors.as_mut_ptr();
         let nodes = plan.graph.computed(&plan.live).map(|id| first.wrapping_add(id.0 as usize)).collect();
         ggml_cgraph { tag: Tag::of::<ggml_cgraph>(), _tensors: tensors, nodes, _plan: plan }
     }
-}
-
-/// llama_graph_reserve(llama_context*, unsigned int, unsigned int, unsigned int): what the context would compute for
-/// `n_tokens` tokens of `n_seqs` sequences, `n_outputs` of them with outputs; NULL when it cannot. The graph is the
-/// context's, until the next call or its end.
-#[unsafe(export_name = "_Z19llama_graph_reserveP13llama_contextjjj")]
-unsafe extern "C" fn llama_graph_reserve(
-    ctx: *mut llama_context,
-    n_tokens: u32,
-    n_seqs: u32,
-    n_outputs: u32,
-) -> *mut ggml_cgraph {
-    guard(std::ptr::null_mut(), || {
-        // SAFETY: the caller promises NULL or a live context.
-        let ctx = unsafe { handle_mut(ctx) }?;
-        let plan = ctx.context()?.reserve_graph(n_tokens as usize, n_seqs as usize, n_outputs as usize)?;
-        Ok(&raw mut **ctx.graph.insert(Box::new(ggml_cgraph::new(plan))))
-    })
 }
 
 /// Returns how many nodes a graph has: results and views, not what they are made from.

@@ -48,6 +48,24 @@ unsafe extern "C" fn llama_model_get_tok_embd(model: *const llama_model, out: *m
     })
 }
 
+/// llama_graph_reserve(llama_context*, unsigned int, unsigned int, unsigned int): what the context would compute for
+/// `n_tokens` tokens of `n_seqs` sequences, `n_outputs` of them with outputs; NULL when it cannot. The graph is the
+/// context's, until the next call or its end.
+#[unsafe(export_name = "_Z19llama_graph_reserveP13llama_contextjjj")]
+unsafe extern "C" fn llama_graph_reserve(
+    ctx: *mut llama_context,
+    n_tokens: u32,
+    n_seqs: u32,
+    n_outputs: u32,
+) -> *mut ggml_cgraph {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller promises NULL or a live context.
+        let ctx = unsafe { handle_mut(ctx) }?;
+        let plan = ctx.context()?.reserve_graph(n_tokens as usize, n_seqs as usize, n_outputs as usize)?;
+        Ok(&raw mut **ctx.graph.insert(Box::new(ggml_cgraph::new(plan))))
+    })
+}
+
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod breakdown {
     //! Memory by kind, which these functions return as a std::map of libstdc++ by value.

@@ -120,7 +120,7 @@ impl<'a> Loader<'a> {
         if let Some(w) = self.loaded.get(name) {
             return if w.ne == found { Ok(w.clone()) } else { Err(wrong_shape(name, found, w.ne)) };
         }
-        let w = Arc::new(Weight { name: name.to_string(), dtype, ne: found, data: Vec::new().into() });
+        let w = Arc::new(Weight { name: name.to_string(), dtype, ne: found, data: Vec::new().into(), part_of: None });
         self.loaded.insert(name.to_string(), w.clone());
         self.plan.iter_mut().for_each(|plan| plan.tensors.push(info.clone()));
         Ok(w)
