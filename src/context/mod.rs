@@ -205,7 +205,7 @@ fn make_memory(
     s: &Settings,
     backend: &mut dyn Backend,
 ) -> Result<(Option<Memory>, Vec<Option<KvLayer>>)> {
-    let hp = model.hparams()?;
+    let Some(hp) = &model.hparams else { return Ok((None, Vec::new())) };
     if model.def()?.encoder_only {
         return Ok((None, Vec::new()));
     }

@@ -114,21 +114,25 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Settles what `params` leaves open.
+    /// Settles what `params` leaves open. A model that has only its vocabulary gets a context that can hold settings and
+    /// counters but computes nothing.
     pub fn new(model: &Model, params: &ContextParams) -> Result<Settings> {
-        let hp = model.hparams()?;
-        check_kv_types(hp, params)?;
+        let hp = model.hparams.as_ref();
+        if let Some(hp) = hp {
+            check_kv_types(hp, params)?;
+        }
         let n_seq_max = params.n_seq_max.max(1);
-        let n_ctx = if params.n_ctx == 0 { hp.n_ctx_train } else { params.n_ctx };
-        let causal_attn = params.causal_attn.unwrap_or(hp.causal_attn);
+        let n_ctx_train = hp.map_or(0, |hp| hp.n_ctx_train);
+        let n_ctx = if params.n_ctx == 0 { n_ctx_train } else { params.n_ctx };
+        let causal_attn = params.causal_attn.unwrap_or(hp.is_none_or(|hp| hp.causal_attn));
         let n_batch = if causal_attn { params.n_batch.min(n_ctx) } else { params.n_batch };
         if n_batch == 0 {
             return Err(Error::argument("n_batch is 0"));
         }
         let n_ubatch = if params.n_ubatch == 0 { n_batch } else { params.n_ubatch.min(n_batch) };
         let size = ContextSize::new(n_ctx, n_seq_max, params.kv_unified)?;
-        if size.n_ctx_seq > hp.n_ctx_train {
-            log::warn!("n_ctx_seq ({}) is more than the {} of training", size.n_ctx_seq, hp.n_ctx_train);
+        if size.n_ctx_seq > n_ctx_train {
+            log::warn!("n_ctx_seq ({}) is more than the {n_ctx_train} of training", size.n_ctx_seq);
         }
         Ok(Settings {
             n_ctx: size.n_ctx,
@@ -138,8 +142,8 @@ impl Settings {
             n_seq_max,
             n_threads: params.n_threads.clamp(1, MAX_THREADS),
             n_threads_batch: params.n_threads_batch.clamp(1, MAX_THREADS),
-            rope: rope(hp, params),
-            pooling: params.pooling.or(hp.pooling).unwrap_or(Pooling::None),
+            rope: hp.map_or(RopeSetup::default(), |hp| rope(hp, params)),
+            pooling: params.pooling.or(hp.and_then(|hp| hp.pooling)).unwrap_or(Pooling::None),
             causal_attn,
             embeddings: params.embeddings,
             kv_unified: params.kv_unified,

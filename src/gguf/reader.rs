@@ -273,7 +273,7 @@ impl Gguf {
         all
     }
 
-    /// Sets or replaces a value. `general.alignment` must be a u32 and a power of two, and moves the tensors.
+    /// Sets a value; one that was there goes, and the new one stands last, as in llama.cpp's files. `general.alignment` must be a u32 and a power of two, and moves the tensors.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Result<()> {
         let (key, value) = (key.into(), value.into());
         if key.is_empty() {
@@ -283,13 +283,9 @@ impl Gguf {
             self.alignment = self.check_alignment(&value)?;
             self.place_tensors()?;
         }
-        match self.key_index.get(&key) {
-            Some(&i) => self.kv[i].1 = value,
-            None => {
-                self.key_index.insert(key.clone(), self.kv.len());
-                self.kv.push((key, value));
-            }
-        }
+        self.remove(&key);
+        self.key_index.insert(key.clone(), self.kv.len());
+        self.kv.push((key, value));
         Ok(())
     }
 

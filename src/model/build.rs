@@ -11,7 +11,7 @@ use crate::quant::DType;
 use crate::tensor::{Weight, WeightRef};
 
 /// Rotary embedding as the context asks for it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[allow(missing_docs)]
 pub struct RopeSetup {
     pub freq_base: f32,
