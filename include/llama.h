@@ -1835,7 +1835,8 @@ LLAMA_API
 float *llama_get_logits(struct llama_context *ctx);
 
 // Returns the n_vocab logits of token `i` of the last batch; a negative `i` counts output tokens from the last, -1. NULL
-// when that token has none. They are valid until the next decode.
+// when that token has none. They are valid until the next decode. If a sampler is attached to the token's sequence, they are
+// what llama_get_sampled_logits_ith returns.
 //
 // Safety:
 // `ctx` must be NULL or a live context.
@@ -2246,8 +2247,10 @@ LLAMA_API
 struct llama_sampler *llama_sampler_init_infill(const struct llama_vocab *vocab);
 
 // Chooses a token by the logits of output `idx` of the last batch (see llama_get_logits_ith) and tells the sampler so:
-// llama_sampler_apply over all tokens, then llama_sampler_accept. Returns LLAMA_TOKEN_NULL when there are no such logits
-// or the sampler chooses none.
+// llama_sampler_apply over all tokens, then llama_sampler_accept. If a chain is attached to the token's sequence
+// (llama_set_sampler), takes the token that it chose, or applies the sampler to the candidates that it left: pass the same
+// chain here, of which only the samplers are applied that have not been. Returns LLAMA_TOKEN_NULL when there are no such
+// logits or the sampler chooses none.
 //
 // Safety:
 // `smpl` must be NULL or a sampler, `ctx` be NULL or a live context.
@@ -2255,6 +2258,80 @@ LLAMA_API
 llama_token llama_sampler_sample(struct llama_sampler *smpl,
                                  struct llama_context *ctx,
                                  int32_t idx);
+
+// Attaches a sampler chain to a sequence: it works on the sequence's logits while batches are computed, and
+// llama_sampler_sample then takes what it chose, or goes on with what it left. That holds for the chain's samplers up to
+// the first that only works afterwards: greedy, dist, top-k, top-p, min-p, temperature (simple and extended), logit bias,
+// and penalties if n_outputs_max_per_seq is 1. The chain stays the caller's and must live until it is replaced, or the
+// context freed; tell it of accepted tokens as usual. NULL for `smpl` takes the sequence's chain away.
+//
+// Returns whether that was done; false for a sampler that is no chain, and for an empty chain: then the sequence has none.
+//
+// Safety:
+// `ctx` must be NULL or a live context, `smpl` be NULL or a sampler that lives as long as it is attached and that no other
+// thread uses while the context decodes.
+LLAMA_API
+bool llama_set_sampler(struct llama_context *ctx,
+                       llama_seq_id seq_id,
+                       struct llama_sampler *smpl);
+
+// Returns the token that an attached sampler chose at token `i` of the last batch (negative `i` counts outputs from the
+// last); LLAMA_TOKEN_NULL if none did.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API
+llama_token llama_get_sampled_token_ith(struct llama_context *ctx,
+                                        int32_t i);
+
+// Returns the probabilities by which an attached sampler chose at token `i` of the last batch, one for each candidate; NULL
+// if none did. They are valid until the next decode.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API
+float *llama_get_sampled_probs_ith(struct llama_context *ctx,
+                                   int32_t i);
+
+// Returns how many floats llama_get_sampled_probs_ith returns.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API uint32_t llama_get_sampled_probs_count_ith(struct llama_context *ctx, int32_t i);
+
+// Returns the logits that an attached sampler left at token `i` of the last batch, one for each candidate, -infinity for
+// those that it excluded; NULL if the token's sequence has none. They are valid until the next decode.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API
+float *llama_get_sampled_logits_ith(struct llama_context *ctx,
+                                    int32_t i);
+
+// Returns how many floats llama_get_sampled_logits_ith returns; n_vocab if the last batch had no sequence with a sampler.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API
+uint32_t llama_get_sampled_logits_count_ith(struct llama_context *ctx,
+                                            int32_t i);
+
+// Returns the tokens that llama_get_sampled_logits_ith and llama_get_sampled_probs_ith are about; all tokens in order if
+// no sampler dropped any. They are valid until the next decode.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API
+llama_token *llama_get_sampled_candidates_ith(struct llama_context *ctx,
+                                              int32_t i);
+
+// Returns how many tokens an attached sampler left at token `i` of the last batch; 0 if it dropped none, or there is none.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+LLAMA_API
+uint32_t llama_get_sampled_candidates_count_ith(struct llama_context *ctx,
+                                                int32_t i);
 
 // Says that every tensor is trained: for llama_opt_params.param_filter. Always returns true.
 LLAMA_API bool llama_opt_param_filter_all(const struct ggml_tensor *_tensor, void *_userdata);

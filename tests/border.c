@@ -329,7 +329,11 @@ static void with_model(const char *path) {
     params.vocab_only = true;
     struct llama_model *model = llama_model_load_from_file(path, params);
     CHECK(model != NULL && llama_vocab_n_tokens(llama_model_get_vocab(model)) > 1000);
-    CHECK(llama_init_from_model(model, llama_context_default_params()) == NULL);
+    // A context over a vocabulary exists, as bindings expect, and computes nothing.
+    struct llama_context *idle = llama_init_from_model(model, llama_context_default_params());
+    llama_token first = 1;
+    CHECK(idle != NULL && llama_decode(idle, llama_batch_get_one(&first, 1)) == -1 && llama_get_logits_ith(idle, -1) == NULL);
+    llama_free(idle);
     llama_model_free(model);
 
     struct llama_model_kv_override overrides[2] = {{.tag = LLAMA_KV_OVERRIDE_TYPE_INT, .key = "llama.context_length"}, {0}};

@@ -76,6 +76,7 @@ const HEADERS: [Header; 7] = [
             "sampler_init.rs",
             "sampler_vocab.rs",
             "sample.rs",
+            "sampled.rs",
             "train.rs",
             "deprecated.rs",
         ],

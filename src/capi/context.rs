@@ -128,12 +128,13 @@ pub unsafe extern "C" fn llama_init_from_model(
     guard(std::ptr::null_mut(), || {
         // SAFETY: the caller promises NULL or a live model.
         let handle = unsafe { handle_ref(model) }?;
-        warn_of_ignored(&params);
         let mut context = Context::new(handle.model.clone(), &engine_params(&params)?)?;
         if let Some(callback) = params.cb_eval {
             // SAFETY: the caller promises a callback that takes its data.
             context.set_eval_callback(Some(unsafe { observe::eval_callback(callback, params.cb_eval_user_data) }));
         }
+        // SAFETY: the caller promises `n_samplers` chains for sequences, which live as long as they are attached.
+        unsafe { attach_samplers(&mut context, &params) }?;
         // SAFETY: the caller promises a live model.
         let model = unsafe { model::model_arc(model) }?;
         let ctx = Box::into_raw(Box::new(llama_context {
@@ -466,12 +467,6 @@ unsafe fn change(ctx: *mut llama_context, change: impl FnOnce(&mut Context) -> R
     guard((), || unsafe { handle_mut(ctx) }?.change(|context, _| change(context)))
 }
 
-fn warn_of_ignored(params: &llama_context_params) {
-    if params.n_samplers > 0 {
-        ::log::warn!("samplers do not run inside the graph: apply them to the logits");
-    }
-}
-
 /// The engine's parameters, with unspecified ones left to the model.
 fn engine_params(p: &llama_context_params) -> Result<ContextParams> {
     if p.n_batch == 0 && p.n_ubatch == 0 {
@@ -492,6 +487,8 @@ fn engine_params(p: &llama_context_params) -> Result<ContextParams> {
         n_batch: p.n_batch,
         n_ubatch: p.n_ubatch,
         n_seq_max: p.n_seq_max,
+        n_outputs_max: p.n_outputs_max,
+        n_outputs_max_per_seq: p.n_outputs_max_per_seq,
         n_threads: DEFAULT_N_THREADS as usize,
         n_threads_batch: DEFAULT_N_THREADS as usize,
         rope_scaling: rope_scaling(p.rope_scaling_type)?,

@@ -16,14 +16,22 @@ pub unsafe extern "C" fn llama_get_logits(ctx: *mut llama_context) -> *mut f32 {
 }
 
 /// Returns the n_vocab logits of token `i` of the last batch; a negative `i` counts output tokens from the last, -1. NULL
-/// when that token has none. They are valid until the next decode.
+/// when that token has none. They are valid until the next decode. If a sampler is attached to the token's sequence, they are
+/// what llama_get_sampled_logits_ith returns.
 ///
 /// # Safety
 /// `ctx` must be NULL or a live context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_get_logits_ith(ctx: *mut llama_context, i: i32) -> *mut f32 {
     // SAFETY: the caller promises NULL or a live context.
-    unsafe { floats(ctx, |context| context.logits_ith(i)) }
+    unsafe {
+        floats(ctx, |context| {
+            if context.sampled(i)?.is_some_and(|row| !row.logits.is_empty()) {
+                return Ok(context.sampled(i)?.map_or(&mut [], |row| &mut row.logits[..]));
+            }
+            context.logits_ith(i)
+        })
+    }
 }
 
 /// Returns the embeddings of all output tokens of the last batch: n_outputs rows of n_embd_out floats. NULL when there are

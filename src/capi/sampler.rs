@@ -253,7 +253,7 @@ pub(super) unsafe fn functions(smpl: *const llama_sampler) -> Option<llama_sampl
 ///
 /// # Safety
 /// `smpl` must be NULL or a live sampler that nothing else uses while `'a` lasts.
-unsafe fn builtin<'a>(smpl: *const llama_sampler) -> Result<&'a mut Box<dyn Sampler>> {
+pub(super) unsafe fn builtin<'a>(smpl: *const llama_sampler) -> Result<&'a mut Box<dyn Sampler>> {
     // SAFETY: the caller promises NULL or a live sampler.
     let sampler = unsafe { smpl.as_ref() }.ok_or(Error::Null("sampler"))?;
     if !std::ptr::eq(sampler.iface, &BUILTIN) {

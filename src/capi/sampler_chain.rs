@@ -6,6 +6,7 @@ use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::sampling::{Row, RowSampler, RowUse, row};
 use crate::{Error, Result};
 
 /// How deep chains may be nested: every level costs stack.
@@ -18,9 +19,9 @@ static CHAIN: llama_sampler_i = llama_sampler_i {
     reset: Some(chain_reset),
     clone: Some(chain_clone),
     free: Some(chain_free),
-    backend_init: None,
+    backend_init: Some(chain_backend_init),
     backend_accept: None,
-    backend_apply: None,
+    backend_apply: Some(chain_backend_apply),
     backend_set_input: None,
     backend_reset: None,
     copy_state: Some(chain_copy_state),
@@ -35,6 +36,9 @@ struct Chain {
     parent: *const llama_sampler,
     t_sample: Duration,
     n_sample: i32,
+    /// What the first samplers do to rows of logits while batches are computed, if the chain is attached to a context; the
+    /// others are applied afterwards.
+    row_uses: Vec<RowUse>,
 }
 
 /// Returns the default parameters: no times are measured.
@@ -48,7 +52,14 @@ pub extern "C" fn llama_sampler_chain_default_params() -> llama_sampler_chain_pa
 #[unsafe(no_mangle)]
 pub extern "C" fn llama_sampler_chain_init(params: llama_sampler_chain_params) -> *mut llama_sampler {
     guard(null_mut(), || {
-        let chain = Chain { params, samplers: Vec::new(), parent: null(), t_sample: Duration::ZERO, n_sample: 0 };
+        let chain = Chain {
+            params,
+            samplers: Vec::new(),
+            parent: null(),
+            t_sample: Duration::ZERO,
+            n_sample: 0,
+            row_uses: Vec::new(),
+        };
         Ok(new_sampler((&raw const CHAIN).cast_mut(), Box::into_raw(Box::new(chain)).cast()))
     })
 }
@@ -121,9 +132,12 @@ pub unsafe extern "C" fn llama_sampler_chain_n(chain: *const llama_sampler) -> i
 pub unsafe extern "C" fn llama_sampler_chain_remove(chain: *mut llama_sampler, i: i32) -> *mut llama_sampler {
     guard(null_mut(), || {
         // SAFETY: the caller promises NULL or a sampler.
-        let samplers = unsafe { &mut chain_ref(chain)?.samplers };
+        let Chain { samplers, row_uses, .. } = unsafe { chain_ref(chain) }?;
         let Some(i) = usize::try_from(i).ok().filter(|&i| i < samplers.len()) else { return Ok(null_mut()) };
         let removed = samplers.remove(i);
+        if i < row_uses.len() {
+            row_uses.remove(i);
+        }
         // SAFETY: members of a chain are live samplers.
         unsafe {
             if is_chain(removed) {
@@ -258,12 +272,25 @@ unsafe fn height(chain: *const llama_sampler) -> Result<usize> {
 ///
 /// # Safety
 /// `chain` must be a live chain that `visit` does not free.
-unsafe fn for_each(chain: *mut llama_sampler, mut visit: impl FnMut(*mut llama_sampler)) -> Result<()> {
+unsafe fn for_each(chain: *mut llama_sampler, visit: impl FnMut(*mut llama_sampler)) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe { for_each_from(chain, 0, visit) }
+}
+
+/// The same for the members from the `first` on.
+///
+/// # Safety
+/// As for `for_each`.
+unsafe fn for_each_from(
+    chain: *mut llama_sampler,
+    first: usize,
+    mut visit: impl FnMut(*mut llama_sampler),
+) -> Result<()> {
     // SAFETY: a live chain; each reference ends before the next call of `visit`, whose callbacks may use the chain.
     unsafe {
         let started = (!chain_ref(chain)?.params.no_perf).then(Instant::now);
         let n = chain_ref(chain)?.samplers.len();
-        for i in 0..n {
+        for i in first..n {
             let Some(&member) = chain_ref(chain)?.samplers.get(i) else { break };
             visit(member);
         }
@@ -294,7 +321,8 @@ unsafe extern "C" fn chain_apply(smpl: *mut llama_sampler, cur_p: *mut llama_tok
     guard((), || {
         // SAFETY: called through the table of a live chain, whose members are live.
         unsafe {
-            for_each(smpl, |member| {
+            let n_done = chain_ref(smpl)?.row_uses.len();
+            for_each_from(smpl, n_done, |member| {
                 if let Some(apply) = functions(member).and_then(|f| f.apply) {
                     apply(member, cur_p);
                 }
@@ -363,4 +391,78 @@ unsafe extern "C" fn chain_copy_state(src: *const llama_sampler, dst: *mut llama
         }
         Ok(())
     });
+}
+
+/// A chain that a context has while it is attached.
+struct Attached(*mut llama_sampler);
+
+// SAFETY: the caller lets nobody else use an attached chain while its context decodes, on whatever thread that is.
+unsafe impl Send for Attached {}
+
+impl RowSampler for Attached {
+    fn begin(&mut self) {
+        self.for_each(|sampler, _| sampler.begin_batch());
+    }
+
+    fn sample(&mut self, row: &mut Row) {
+        self.for_each(|sampler, row_use| row::apply(sampler, row_use, row));
+    }
+}
+
+impl Attached {
+    /// Visits the samplers that work on rows.
+    fn for_each(&self, mut visit: impl FnMut(&mut dyn crate::sampling::Sampler, RowUse)) {
+        // SAFETY: the caller keeps an attached chain, and its members, alive; those in question are the library's own.
+        unsafe {
+            let Ok(chain) = chain_ref(self.0) else { return };
+            for (&member, &row_use) in chain.samplers.iter().zip(&chain.row_uses) {
+                if let Ok(sampler) = builtin(member) {
+                    visit(sampler.as_mut(), row_use);
+                }
+            }
+        }
+    }
+}
+
+/// Prepares a chain for rows of logits: as many of its samplers as can work on them, up to the first that cannot. Samplers of
+/// the caller's own cannot: theirs would be parts of a compute graph of ggml.
+///
+/// # Safety
+/// `chain` must be NULL or a live sampler, which stays alive while the result is in use.
+pub(super) unsafe fn attach(chain: *mut llama_sampler, n_outputs_max: usize) -> Result<Box<dyn RowSampler>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let handle = chain_ref(chain)?;
+        if handle.samplers.is_empty() {
+            return Err(Error::argument("an empty chain cannot be attached"));
+        }
+        let uses = handle.samplers.iter().map_while(|&member| builtin(member).ok()?.attach(n_outputs_max));
+        let uses = uses.collect();
+        handle.row_uses = uses;
+    }
+    Ok(Box::new(Attached(chain)))
+}
+
+unsafe extern "C" fn chain_backend_init(
+    smpl: *mut llama_sampler,
+    _buft: ggml_backend_buffer_type_t,
+    n_outputs_max_per_seq: u32,
+) -> bool {
+    guard(false, || {
+        // SAFETY: called through the table of a live chain.
+        unsafe {
+            attach(smpl, n_outputs_max_per_seq as usize)?;
+            let chain = chain_ref(smpl)?;
+            Ok(chain.row_uses.len() == chain.samplers.len())
+        }
+    })
+}
+
+unsafe extern "C" fn chain_backend_apply(
+    _smpl: *mut llama_sampler,
+    _ctx: *mut ggml_context,
+    _gf: *mut ggml_cgraph,
+    _data: *mut llama_sampler_data,
+) {
+    guard((), || Err(Error::Unsupported("a chain as a part of a ggml graph; attach it by llama_set_sampler".into())));
 }

@@ -87,7 +87,8 @@ impl Context {
                 OutputRule::Marked
             },
         };
-        self.work.batch.fill(batch, &rules, self.memory.as_ref())
+        self.work.batch.fill(batch, &rules, self.memory.as_ref())?;
+        self.check_sampled_outputs()
     }
 
     /// Cuts the batch so that all its ubatches find cells.
@@ -105,6 +106,7 @@ impl Context {
         let n_vocab = if wanted.logits && !self.model.def()?.encoder_only { hp.n_vocab } else { 0 };
         let n_embd = if per_token { hp.n_embd_out } else { 0 };
         self.outputs.reset(&self.work.batch.output_ids, self.work.batch.n_outputs, n_vocab, n_embd)?;
+        self.sampling.begin(self.work.batch.n_outputs);
         self.layer_inputs.reset(self.work.batch.n_tokens(), hp.n_embd)?;
         for i in 0..self.work.ubatches.get().len() {
             if let Some(memory) = &mut self.memory {
@@ -119,9 +121,11 @@ impl Context {
             }
             if let Err(e) = done {
                 self.outputs.forget();
+                self.sampling.forget();
                 self.layer_inputs.forget();
                 return Err(e);
             }
+            self.sample_rows(i);
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod observe;
 mod outputs;
 mod params;
 mod perf;
+mod sampled;
 pub mod session;
 pub mod state;
 mod state_read;
@@ -38,6 +39,7 @@ use batch::BatchData;
 use graphs::Plans;
 use layer_inputs::LayerInputs;
 use outputs::Outputs;
+use sampled::Sampling;
 use std::sync::Arc;
 use ubatch::Ubatches;
 
@@ -56,6 +58,7 @@ pub struct Context {
     plans: Plans,
     adapters: Adapters,
     outputs: Outputs,
+    sampling: Sampling,
     layer_inputs: LayerInputs,
     perf: Perf,
     abort: Option<AbortCallback>,
@@ -103,6 +106,7 @@ impl Context {
             plans: Plans::default(),
             adapters: Adapters::default(),
             outputs: Outputs::default(),
+            sampling: Sampling::default(),
             layer_inputs: LayerInputs::default(),
             perf,
             abort: None,

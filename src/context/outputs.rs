@@ -44,7 +44,7 @@ impl Outputs {
     }
 
     /// The row of token `i` of the batch; negative `i` counts rows from the last.
-    fn row(&self, i: i32) -> Result<usize> {
+    pub(super) fn row(&self, i: i32) -> Result<usize> {
         let wrong = |why: &str| Error::argument(format!("output {i}: {why} ({} outputs)", self.n_outputs));
         if i < 0 {
             return usize::try_from(self.n_outputs as i64 + i64::from(i)).map_err(|_| wrong("there are not as many"));

@@ -24,6 +24,8 @@ pub struct ContextParams {
     pub n_batch: u32,
     pub n_ubatch: u32,
     pub n_seq_max: u32,
+    pub n_outputs_max: u32,
+    pub n_outputs_max_per_seq: u32,
     pub n_threads: usize,
     pub n_threads_batch: usize,
     pub rope_scaling: Option<RopeScaling>,
@@ -52,6 +54,8 @@ impl Default for ContextParams {
             n_batch: 2048,
             n_ubatch: 512,
             n_seq_max: 1,
+            n_outputs_max: 0,
+            n_outputs_max_per_seq: 1,
             n_threads: 4,
             n_threads_batch: 4,
             rope_scaling: None,
@@ -100,6 +104,8 @@ pub struct Settings {
     pub n_batch: u32,
     pub n_ubatch: u32,
     pub n_seq_max: u32,
+    /// Of a sequence that a sampler is attached to, in one batch.
+    pub n_outputs_max_per_seq: u32,
     pub n_threads: usize,
     pub n_threads_batch: usize,
     pub rope: RopeSetup,
@@ -134,12 +140,15 @@ impl Settings {
         if size.n_ctx_seq > n_ctx_train {
             log::warn!("n_ctx_seq ({}) is more than the {n_ctx_train} of training", size.n_ctx_seq);
         }
+        let or = |n: u32, other: u32| if n == 0 { other } else { n };
+        let n_outputs_max = or(params.n_outputs_max, n_batch);
         Ok(Settings {
             n_ctx: size.n_ctx,
             n_ctx_seq: size.n_ctx_seq,
             n_batch,
             n_ubatch,
             n_seq_max,
+            n_outputs_max_per_seq: or(params.n_outputs_max_per_seq, n_outputs_max).min(n_outputs_max),
             n_threads: params.n_threads.clamp(1, MAX_THREADS),
             n_threads_batch: params.n_threads_batch.clamp(1, MAX_THREADS),
             rope: hp.map_or(RopeSetup::default(), |hp| rope(hp, params)),

@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 
-use super::{Candidates, Sampler};
+use super::{Candidates, RowUse, Sampler};
 
 struct Disabled(&'static CStr);
 
@@ -18,6 +18,10 @@ impl Sampler for Disabled {
     }
 
     fn apply(&mut self, _candidates: &mut Candidates<'_>) {}
+
+    fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
+        Some(RowUse::Mask)
+    }
 
     fn clone_box(&self) -> Box<dyn Sampler> {
         disabled(self.0)

@@ -2,12 +2,21 @@
 
 use std::ffi::CStr;
 
-use super::rng::Seeded;
-use super::{Candidates, Sampler};
+use super::rng::{Mt19937, Seeded};
+use super::{Candidates, RowUse, Sampler, Token};
 
 #[derive(Clone)]
 struct Dist {
     seeded: Seeded,
+    ahead: Option<Ahead>,
+}
+
+/// Random numbers for several rows of a batch: only those count that are accepted afterwards.
+#[derive(Clone)]
+struct Ahead {
+    rng: Mt19937,
+    n_drawn: usize,
+    n_accepted: usize,
 }
 
 /// Selects a candidate at random, by the softmax of the logits, and computes `p` of all. [`DEFAULT_SEED`] asks for a
@@ -15,7 +24,7 @@ struct Dist {
 ///
 /// [`DEFAULT_SEED`]: super::DEFAULT_SEED
 pub fn dist(seed: u32) -> Box<dyn Sampler> {
-    Box::new(Dist { seeded: Seeded::new(seed) })
+    Box::new(Dist { seeded: Seeded::new(seed), ahead: None })
 }
 
 impl Sampler for Dist {
@@ -23,43 +32,45 @@ impl Sampler for Dist {
         c"dist"
     }
 
+    fn accept(&mut self, _token: Token) {
+        if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.n_accepted < ahead.n_drawn) {
+            self.seeded.rng.uniform_f64();
+            ahead.n_accepted += 1;
+        }
+    }
+
     fn apply(&mut self, candidates: &mut Candidates<'_>) {
         if candidates.data.is_empty() {
             candidates.selected = -1;
-            return;
+        } else {
+            // One number per token, even where there is no choice: a sequence's draws stay aligned with its positions.
+            let random = self.seeded.rng.uniform_f64();
+            select(candidates, random);
         }
-        // One number per token, even where there is no choice: a sequence's draws stay aligned with its positions.
-        let random = self.seeded.rng.uniform_f64();
-        if let [only] = &mut *candidates.data {
-            only.p = 1.0;
-            candidates.selected = 0;
-            return;
+    }
+
+    fn attach(&mut self, n_outputs_max: usize) -> Option<RowUse> {
+        let ahead = || Ahead { rng: self.seeded.rng.clone(), n_drawn: 0, n_accepted: 0 };
+        self.ahead = (n_outputs_max > 1).then(ahead);
+        Some(RowUse::Draw)
+    }
+
+    fn begin_batch(&mut self) {
+        if let Some(ahead) = &mut self.ahead {
+            *ahead = Ahead { rng: self.seeded.rng.clone(), n_drawn: 0, n_accepted: 0 };
         }
-        let max = candidates.max_logit();
-        let mut sum = 0.0f64;
-        for c in candidates.data.iter_mut() {
-            c.p = (c.logit - max).exp();
-            sum += f64::from(c.p);
-        }
-        let target = sum * random;
-        let mut running = 0.0f64;
-        // NaN logits never reach the target: the last candidate is as good as any.
-        let mut selected = candidates.data.len() - 1;
-        for (i, c) in candidates.data.iter().enumerate() {
-            running += f64::from(c.p);
-            if running >= target {
-                selected = i;
-                break;
-            }
-        }
-        for c in candidates.data.iter_mut() {
-            c.p = (f64::from(c.p) / sum) as f32;
-        }
-        candidates.selected = selected as i64;
+    }
+
+    fn apply_row(&mut self, candidates: &mut Candidates<'_>) {
+        let Some(ahead) = &mut self.ahead else { return self.apply(candidates) };
+        ahead.n_drawn += 1;
+        let random = ahead.rng.uniform_f64();
+        select(candidates, random);
     }
 
     fn reset(&mut self) {
         self.seeded.reset();
+        self.begin_batch();
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {
@@ -69,6 +80,40 @@ impl Sampler for Dist {
     fn seed(&self) -> Option<u32> {
         Some(self.seeded.current())
     }
+}
+
+/// Selects the candidate at which the probabilities sum to `random`, and computes `p` of all.
+fn select(candidates: &mut Candidates<'_>, random: f64) {
+    if candidates.data.is_empty() {
+        candidates.selected = -1;
+        return;
+    }
+    if let [only] = &mut *candidates.data {
+        only.p = 1.0;
+        candidates.selected = 0;
+        return;
+    }
+    let max = candidates.max_logit();
+    let mut sum = 0.0f64;
+    for c in candidates.data.iter_mut() {
+        c.p = (c.logit - max).exp();
+        sum += f64::from(c.p);
+    }
+    let target = sum * random;
+    let mut running = 0.0f64;
+    // NaN logits never reach the target: the last candidate is as good as any.
+    let mut selected = candidates.data.len() - 1;
+    for (i, c) in candidates.data.iter().enumerate() {
+        running += f64::from(c.p);
+        if running >= target {
+            selected = i;
+            break;
+        }
+    }
+    for c in candidates.data.iter_mut() {
+        c.p = (f64::from(c.p) / sum) as f32;
+    }
+    candidates.selected = selected as i64;
 }
 
 #[cfg(test)]

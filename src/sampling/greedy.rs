@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::{Candidates, Sampler};
+use super::{Candidates, RowUse, Sampler};
 
 struct Greedy;
 
@@ -28,6 +28,10 @@ impl Sampler for Greedy {
             }
         }
         candidates.selected = best as i64;
+    }
+
+    fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
+        Some(RowUse::Choose)
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use super::by_token::ByToken;
 use super::disabled::disabled;
-use super::{Candidates, Sampler, Token};
+use super::{Candidates, RowUse, Sampler, Token};
 
 /// What to add to one token's logit. Laid out as llama.h's `llama_logit_bias`.
 #[repr(C)]
@@ -43,6 +43,10 @@ impl Sampler for Bias {
 
     fn apply(&mut self, candidates: &mut Candidates<'_>) {
         self.biases.for_candidates(candidates, |c, bias| c.logit += bias);
+    }
+
+    fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
+        Some(RowUse::Mask)
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 
 use super::disabled::disabled;
-use super::{Candidates, Sampler, TokenData};
+use super::{Candidates, RowUse, Sampler, TokenData};
 
 struct MinP {
     p: f32,
@@ -57,6 +57,10 @@ impl Sampler for MinP {
             .find(|&i| candidates.data[i].logit < min_logit && i >= self.min_keep)
             .unwrap_or(candidates.size());
         candidates.truncate(keep);
+    }
+
+    fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
+        Some(RowUse::Mask)
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

@@ -21,6 +21,7 @@ mod mirostat;
 mod mirostat_v2;
 mod penalties;
 pub mod rng;
+pub mod row;
 pub mod sort;
 mod temp;
 mod temp_ext;
@@ -46,6 +47,7 @@ pub use min_p::min_p;
 pub use mirostat::{MirostatParams, mirostat};
 pub use mirostat_v2::mirostat_v2;
 pub use penalties::{PenaltyParams, penalties};
+pub use row::{AttachedChain, Row, RowSampler, RowUse};
 pub use temp::temp;
 pub use temp_ext::temp_ext;
 pub use top_k::top_k;
@@ -107,6 +109,20 @@ pub trait Sampler: Send {
     /// The seed in use, for the samplers that report one.
     fn seed(&self) -> Option<u32> {
         None
+    }
+
+    /// Prepares for rows of logits while batches are computed, `n_outputs_max` of a batch at most. Returns what the sampler
+    /// does to a row; `None` if it only works afterwards.
+    fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
+        None
+    }
+
+    /// A batch begins, on whose rows the sampler is to work.
+    fn begin_batch(&mut self) {}
+
+    /// As `apply`, on a row.
+    fn apply_row(&mut self, candidates: &mut Candidates<'_>) {
+        self.apply(candidates);
     }
 
     /// Why the last call of `accept` or `apply` could not be done, once.

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use super::by_token::ByToken;
 use super::disabled::disabled;
-use super::{Candidates, Sampler, Token, TokenData};
+use super::{Candidates, RowUse, Sampler, Token, TokenData};
 
 /// How [`penalties`] lowers the logits of recent tokens.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +89,11 @@ impl Sampler for Penalties {
     fn reset(&mut self) {
         self.history.clear();
         self.counts.entries.clear();
+    }
+
+    fn attach(&mut self, n_outputs_max: usize) -> Option<RowUse> {
+        // What is accepted between two rows of a batch would have to count for the second.
+        (n_outputs_max <= 1).then_some(RowUse::Mask)
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

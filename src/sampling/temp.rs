@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use super::disabled::disabled;
-use super::{Candidates, Sampler};
+use super::{Candidates, RowUse, Sampler};
 
 struct Temp {
     temp: f32,
@@ -41,6 +41,10 @@ impl Sampler for Temp {
 
     fn apply(&mut self, candidates: &mut Candidates<'_>) {
         scale(candidates, self.temp);
+    }
+
+    fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
+        Some(if self.temp <= 0.0 { RowUse::Best } else { RowUse::Mask })
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

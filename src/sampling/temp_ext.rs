@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use super::disabled::disabled;
 use super::temp::scale;
-use super::{Candidates, Sampler, TokenData};
+use super::{Candidates, RowUse, Sampler, TokenData};
 
 struct TempExt {
     temp: f32,
@@ -61,6 +61,10 @@ impl Sampler for TempExt {
         for c in candidates.data.iter_mut() {
             c.p = (f64::from(c.p) / sum) as f32;
         }
+    }
+
+    fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
+        Some(if self.temp <= 0.0 { RowUse::Best } else { RowUse::Mask })
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use super::disabled::disabled;
-use super::{Candidates, Sampler, TokenData};
+use super::{Candidates, RowUse, Sampler, TokenData};
 
 struct TopK {
     k: usize,
@@ -25,6 +25,10 @@ impl Sampler for TopK {
 
     fn apply(&mut self, candidates: &mut Candidates<'_>) {
         candidates.top_k(self.k, &mut self.scratch);
+    }
+
+    fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
+        Some(RowUse::Keep)
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

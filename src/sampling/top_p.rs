@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use super::disabled::disabled;
 use super::sort::top_by_buckets;
-use super::{Candidates, Sampler, TokenData};
+use super::{Candidates, RowUse, Sampler, TokenData};
 
 struct TopP {
     p: f32,
@@ -60,6 +60,10 @@ impl Sampler for TopP {
         candidates.data[..keep].copy_from_slice(&self.sorted[..keep]);
         candidates.truncate(keep);
         candidates.sorted = true;
+    }
+
+    fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
+        Some(RowUse::Mask)
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {
