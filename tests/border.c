@@ -175,6 +175,58 @@ static void null_gguf(void) {
     remove(path);
 }
 
+static void null_ggml(void) {
+    CHECK(strcmp(ggml_op_name(GGML_OP_MUL_MAT), "MUL_MAT") == 0 && ggml_op_name((enum ggml_op) -1) == NULL);
+    CHECK(ggml_op_desc(NULL) == NULL && ggml_format_name(NULL, "%d", 1) == NULL);
+    CHECK(!ggml_backend_buffer_is_host(NULL) && ggml_graph_n_nodes(NULL) == 0 && ggml_graph_node(NULL, 0) == NULL);
+    ggml_backend_register(NULL);
+    CHECK(!llama_batch_ext_set_embd_state(NULL, 0, (struct llama_embd) {NULL, 1, 1}));
+
+    struct ggml_init_params memory = {ggml_tensor_overhead() + 64, NULL, false};
+    struct ggml_context *ctx = ggml_init(memory);
+    struct ggml_tensor *tensor = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1);
+    CHECK(strcmp(ggml_format_name(tensor, "%s.%d%%", "blk", -3)->name, "blk.-3%") == 0);
+    ggml_free(ctx);
+
+    CHECK(ggml_opt_dataset_ndata(NULL) == 0 && ggml_opt_dataset_data(NULL) == NULL);
+    CHECK(ggml_opt_dataset_init(GGML_TYPE_I32, GGML_TYPE_I32, -1, 1, 1, 1) == NULL);
+    ggml_opt_result_reset(NULL);
+    ggml_opt_result_free(NULL);
+    ggml_opt_epoch_callback_progress_bar(true, NULL, NULL, NULL, 0, 0, 0);
+    CHECK(ggml_opt_get_default_optimizer_params(NULL).sgd.alpha == 1e-3f);
+    CHECK(strcmp(ggml_opt_optimizer_name(GGML_OPT_OPTIMIZER_TYPE_SGD), "sgd") == 0 && llama_opt_param_filter_all(NULL, NULL));
+    struct llama_opt_params params = {0, llama_opt_param_filter_all, NULL, NULL, NULL, GGML_OPT_OPTIMIZER_TYPE_ADAMW};
+    llama_opt_init(NULL, NULL, params);
+    llama_opt_epoch(NULL, NULL, NULL, NULL, 0, NULL, NULL);
+}
+
+typedef ggml_threadpool_t (*make_pool)(struct ggml_threadpool_params *);
+typedef void (*free_pool)(ggml_threadpool_t);
+
+// Decodes a token with a pool of two threads that share a processor.
+static void use_pool(struct llama_context *ctx, llama_token token) {
+    ggml_backend_reg_t cpu = ggml_backend_dev_backend_reg(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    make_pool make = (make_pool) (uintptr_t) ggml_backend_reg_get_proc_address(cpu, "ggml_threadpool_new");
+    free_pool end = (free_pool) (uintptr_t) ggml_backend_reg_get_proc_address(cpu, "ggml_threadpool_free");
+    CHECK(make != NULL && end != NULL && make(NULL) == NULL);
+    struct ggml_threadpool_params params = ggml_threadpool_params_default(0);
+    CHECK(make(&params) == NULL);
+    params = ggml_threadpool_params_default(2);
+    params.cpumask[0] = true;
+    // No machine has it, and the system refuses the priority to most programs: both do no harm.
+    params.cpumask[511] = true;
+    params.prio = GGML_SCHED_PRIO_MEDIUM;
+    params.strict_cpu = true;
+    params.poll = 0;
+    ggml_threadpool_t pool = make(&params);
+    CHECK(pool != NULL);
+    llama_attach_threadpool(ctx, pool, NULL);
+    CHECK(llama_decode(ctx, llama_batch_get_one(&token, 1)) == 0);
+    llama_detach_threadpool(ctx);
+    end(pool);
+    CHECK(llama_decode(ctx, llama_batch_get_one(&token, 1)) == 0);
+}
+
 static void null_chat(void) {
     struct llama_chat_message chat[1] = {{"user", NULL}};
     char buf[8];
@@ -315,6 +367,8 @@ static void use_wrongly(struct llama_model *model) {
     }
     CHECK(llama_batch_ext_add_token(ext, 0, 1) == -1);
     llama_batch_ext_free(ext);
+    llama_memory_clear(mem, true);
+    use_pool(ctx, tokens[0]);
     llama_free(ctx);
 }
 
@@ -393,6 +447,7 @@ int main(int argc, char **argv) {
         null_context();
         null_batch();
         null_gguf();
+        null_ggml();
         null_chat();
     }
     CHECK(n_messages > 10);

@@ -361,6 +361,19 @@ fn products_have_their_weights_and_activations() {
     assert_eq!((last.1.ne[1], &last.1.sources[1][..]), (20, "kqv_out-1"));
 }
 
+/// A projection that is one matrix in the file is three products here, all of them known by that matrix.
+#[test]
+fn parts_of_a_matrix_have_its_name() {
+    let wants = |t: &Tensor| t.op == OP_MUL_MAT;
+    let tiny = Tiny { fused_qkv: true, ..Tiny::new("llama", "fused") };
+    let folder = tempfile::tempdir().unwrap();
+    let path = tiny.write(folder.path());
+    let (_, watched) = Lib::ours().run(&path, false, watch(wants, None), 20);
+    let fused: Vec<_> = watched.seen.iter().filter(|(_, r)| r.sources[0] == "blk.0.attn_qkv.weight").collect();
+    assert_eq!(fused.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(), ["Qcur-0", "Kcur-0", "Vcur-0"]);
+    assert!(fused.iter().all(|(_, r)| r.sources[1] == "attn_norm-0"));
+}
+
 #[test]
 fn returning_false_stops_without_an_error() {
     let tiny = Tiny::new("llama", "stopped");

@@ -99,13 +99,15 @@ pub(super) fn tensors(graph: &Graph) -> Vec<ggml_tensor> {
 
 /// In which slot of `src` ggml has each operand.
 fn order(op: &Op, inputs: &[ValueId]) -> Vec<(usize, ValueId)> {
-    let slots: &[usize] = match op {
-        Op::SetRows => &[2, 0, 1],
+    let slots = if *op == Op::SetRows {
+        [2, 0, 1, 3]
+    } else if matches!(op, Op::Attention(_)) {
         // ggml's mask has slot 3; ours is no tensor.
-        Op::Attention(_) => &[0, 1, 2, 4],
-        _ => &[0, 1, 2, 3],
+        [0, 1, 2, 4]
+    } else {
+        [0, 1, 2, 3]
     };
-    slots.iter().copied().zip(inputs.iter().copied()).collect()
+    slots.into_iter().zip(inputs.iter().copied()).collect()
 }
 
 fn describe(value: &Value) -> ggml_tensor {
