@@ -364,6 +364,11 @@ GGML_API int64_t ggml_blck_size(enum ggml_type type);
 // Returns the bytes of a block of a type, 0 for a number that no type has.
 GGML_API size_t ggml_type_size(enum ggml_type type);
 
+// Returns the bytes of a row of `ne` elements of a type; 0 for a number that no type has, or a row that cuts a block.
+GGML_API
+size_t ggml_row_size(enum ggml_type type,
+                     int64_t ne);
+
 // Whether a type stores blocks of elements that share scales.
 GGML_API bool ggml_is_quantized(enum ggml_type type);
 
@@ -470,6 +475,29 @@ struct ggml_tensor *ggml_new_tensor_2d(struct ggml_context *ctx,
                                        enum ggml_type type,
                                        int64_t ne0,
                                        int64_t ne1);
+
+// Adds a tensor of three dimensions: see ggml_new_tensor.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+GGML_API
+struct ggml_tensor *ggml_new_tensor_3d(struct ggml_context *ctx,
+                                       enum ggml_type type,
+                                       int64_t ne0,
+                                       int64_t ne1,
+                                       int64_t ne2);
+
+// Adds a tensor of four dimensions: see ggml_new_tensor.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+GGML_API
+struct ggml_tensor *ggml_new_tensor_4d(struct ggml_context *ctx,
+                                       enum ggml_type type,
+                                       int64_t ne0,
+                                       int64_t ne1,
+                                       int64_t ne2,
+                                       int64_t ne3);
 
 // Returns a context's first tensor, or NULL.
 //

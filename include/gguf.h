@@ -143,6 +143,33 @@ GGML_API uint16_t gguf_get_val_u16(const struct gguf_context *ctx, int64_t key_i
 // `ctx` must be NULL or a live context.
 GGML_API uint32_t gguf_get_val_u32(const struct gguf_context *ctx, int64_t key_id);
 
+// Returns a 32-bit signed value; 0 when the value is of another type.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+GGML_API int32_t gguf_get_val_i32(const struct gguf_context *ctx, int64_t key_id);
+
+// Returns a 32-bit floating-point value; 0 when the value is of another type.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+GGML_API float gguf_get_val_f32(const struct gguf_context *ctx, int64_t key_id);
+
+// Returns a truth value; false when the value is of another type.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+GGML_API bool gguf_get_val_bool(const struct gguf_context *ctx, int64_t key_id);
+
+// Returns the elements of an array of numbers, NULL for another value or an array of strings. They live as long as the
+// context.
+//
+// Safety:
+// `ctx` must be NULL or a live context.
+GGML_API
+const void *gguf_get_arr_data(const struct gguf_context *ctx,
+                              int64_t key_id);
+
 // Returns how many tensors there are.
 //
 // Safety:

@@ -34,6 +34,17 @@ pub extern "C" fn ggml_type_size(r#type: CEnum<ggml_type>) -> usize {
     guard(0, || Ok(dtype(r#type)?.type_size()))
 }
 
+/// Returns the bytes of a row of `ne` elements of a type; 0 for a number that no type has, or a row that cuts a block.
+#[unsafe(no_mangle)]
+pub extern "C" fn ggml_row_size(r#type: CEnum<ggml_type>, ne: i64) -> usize {
+    guard(0, || {
+        let dtype = dtype(r#type)?;
+        let n = usize::try_from(ne).ok().filter(|n| n.is_multiple_of(dtype.block_size()));
+        let size = n.and_then(|n| (n / dtype.block_size()).checked_mul(dtype.type_size()));
+        size.ok_or_else(|| Error::argument(format!("a row of {ne} elements of {dtype}")))
+    })
+}
+
 /// Whether a type stores blocks of elements that share scales.
 #[unsafe(no_mangle)]
 pub extern "C" fn ggml_is_quantized(r#type: CEnum<ggml_type>) -> bool {

@@ -18,6 +18,8 @@ pub struct gguf_context {
     data: Vec<*const u8>,
     /// Strings handed out, which stay as they are until the context is freed.
     strings: Mutex<HashMap<Vec<u8>, CString>>,
+    /// Arrays handed out, aligned for every type.
+    arrays: Mutex<HashMap<Vec<u8>, Box<[u64]>>>,
 }
 
 impl Tagged for gguf_context {
@@ -30,7 +32,7 @@ impl Tagged for gguf_context {
 impl gguf_context {
     fn new(gguf: Gguf) -> Self {
         let data = vec![std::ptr::null(); gguf.tensors().len()];
-        gguf_context { tag: Tag::of::<gguf_context>(), gguf, data, strings: Mutex::default() }
+        gguf_context { tag: Tag::of::<gguf_context>(), gguf, data, strings: Mutex::default(), arrays: Mutex::default() }
     }
 
     /// A C string with the same bytes, up to their first NUL, that lives as long as the context.
@@ -44,6 +46,20 @@ impl gguf_context {
         let ptr = text.as_ptr();
         strings.insert(bytes.to_vec(), text);
         ptr
+    }
+
+    /// The same bytes, aligned to 8, as long as the context lives.
+    fn aligned(&self, bytes: &[u8]) -> *const u64 {
+        let mut arrays = self.arrays.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = arrays.entry(bytes.to_vec()).or_insert_with(|| {
+            let word = |chunk: &[u8]| {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                u64::from_ne_bytes(word)
+            };
+            bytes.chunks(8).map(word).collect()
+        });
+        words.as_ptr()
     }
 
     fn entry(&self, key_id: i64) -> Result<&(String, Value)> {
@@ -284,6 +300,60 @@ pub unsafe extern "C" fn gguf_get_val_u32(ctx: *const gguf_context, key_id: i64)
     guard(0, || match unsafe { handle_ref(ctx) }?.entry(key_id)? {
         (_, Value::U32(value)) => Ok(*value),
         (key, other) => Err(wrong_type(key, other, "u32")),
+    })
+}
+
+/// Returns a 32-bit signed value; 0 when the value is of another type.
+///
+/// # Safety
+/// `ctx` must be NULL or a live context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gguf_get_val_i32(ctx: *const gguf_context, key_id: i64) -> i32 {
+    // SAFETY: the caller promises NULL or a live context.
+    guard(0, || match unsafe { handle_ref(ctx) }?.entry(key_id)? {
+        (_, Value::I32(value)) => Ok(*value),
+        (key, other) => Err(wrong_type(key, other, "i32")),
+    })
+}
+
+/// Returns a 32-bit floating-point value; 0 when the value is of another type.
+///
+/// # Safety
+/// `ctx` must be NULL or a live context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gguf_get_val_f32(ctx: *const gguf_context, key_id: i64) -> f32 {
+    // SAFETY: the caller promises NULL or a live context.
+    guard(0.0, || match unsafe { handle_ref(ctx) }?.entry(key_id)? {
+        (_, Value::F32(value)) => Ok(*value),
+        (key, other) => Err(wrong_type(key, other, "f32")),
+    })
+}
+
+/// Returns a truth value; false when the value is of another type.
+///
+/// # Safety
+/// `ctx` must be NULL or a live context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gguf_get_val_bool(ctx: *const gguf_context, key_id: i64) -> bool {
+    // SAFETY: the caller promises NULL or a live context.
+    guard(false, || match unsafe { handle_ref(ctx) }?.entry(key_id)? {
+        (_, Value::Bool(value)) => Ok(*value),
+        (key, other) => Err(wrong_type(key, other, "bool")),
+    })
+}
+
+/// Returns the elements of an array of numbers, NULL for another value or an array of strings. They live as long as the
+/// context.
+///
+/// # Safety
+/// `ctx` must be NULL or a live context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gguf_get_arr_data(ctx: *const gguf_context, key_id: i64) -> *const c_void {
+    guard(std::ptr::null(), || {
+        // SAFETY: the caller promises NULL or a live context.
+        let ctx = unsafe { handle_ref(ctx) }?;
+        let bytes = ctx.array(key_id)?.scalar_bytes().ok_or_else(|| Error::argument("an array of strings"))?;
+        Ok(ctx.aligned(bytes).cast())
     })
 }
 

@@ -8,6 +8,7 @@
 mod adapter;
 mod batch;
 mod batch_ext;
+mod caller_graphs;
 mod chat;
 mod context;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

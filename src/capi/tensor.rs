@@ -189,6 +189,39 @@ pub unsafe extern "C" fn ggml_new_tensor_2d(
     guard(std::ptr::null_mut(), || unsafe { handle_mut(ctx)?.add_tensor(r#type, &[ne0, ne1]) })
 }
 
+/// Adds a tensor of three dimensions: see ggml_new_tensor.
+///
+/// # Safety
+/// `ctx` must be NULL or a live context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_new_tensor_3d(
+    ctx: *mut ggml_context,
+    r#type: CEnum<ggml_type>,
+    ne0: i64,
+    ne1: i64,
+    ne2: i64,
+) -> *mut ggml_tensor {
+    // SAFETY: the caller promises NULL or a live context.
+    guard(std::ptr::null_mut(), || unsafe { handle_mut(ctx)?.add_tensor(r#type, &[ne0, ne1, ne2]) })
+}
+
+/// Adds a tensor of four dimensions: see ggml_new_tensor.
+///
+/// # Safety
+/// `ctx` must be NULL or a live context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_new_tensor_4d(
+    ctx: *mut ggml_context,
+    r#type: CEnum<ggml_type>,
+    ne0: i64,
+    ne1: i64,
+    ne2: i64,
+    ne3: i64,
+) -> *mut ggml_tensor {
+    // SAFETY: the caller promises NULL or a live context.
+    guard(std::ptr::null_mut(), || unsafe { handle_mut(ctx)?.add_tensor(r#type, &[ne0, ne1, ne2, ne3]) })
+}
+
 /// Returns a context's first tensor, or NULL.
 ///
 /// # Safety

@@ -167,6 +167,11 @@ impl Array {
         Array { element_type: ValueType::String, len: ends.len(), bytes, ends: ends.into() }
     }
 
+    /// The elements back to back, little-endian; `None` for strings.
+    pub fn scalar_bytes(&self) -> Option<&[u8]> {
+        (self.element_type != ValueType::String).then_some(&*self.bytes)
+    }
+
     /// The elements' type.
     pub fn element_type(&self) -> ValueType {
         self.element_type
