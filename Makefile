@@ -17,7 +17,7 @@ STAGE := $(CURDIR)/target/stage
 DEMO_PROMPT ?= The capital of France is
 DEMO_TOKENS ?= 64
 
-.PHONY: all help demo test test-rust test-package test-neon test-programs accuracy speed compare \
+.PHONY: all help demo test test-rust test-package test-neon test-programs dropin accuracy speed compare \
         reference-programs test-data smollm2 install stage headers lint bench bench-smoke clean
 
 all: ## Build libinfer.so, libinfer.a and the crate, optimised
@@ -54,6 +54,12 @@ test-neon: ## Run the NEON kernels' tests under qemu-user (fetches a cross compi
 test-programs: smollm2 stage ## Run llama.cpp's own programs on libinfer (needs `make reference-programs` once)
 	./tests/programs.sh $(STAGE)/lib/infer/compat $(INFER_TEST_DATA)/smollm2.gguf
 
+DROPIN_ARGS ?= --write docs/compatibility.md
+dropin: stage ## Run llama.cpp's programs, llama-cpp-python and node-llama-cpp on libinfer, beside llama.cpp (needs `make reference-programs` once)
+	./tests/need.sh python3 pip3=python3-pip npm gcc g++ cmake
+	./tests/fetch.py smollm2.gguf llama.cpp llama.cpp-source llama-cpp-python python-packages node-llama-cpp
+	./tests/dropin/run.py --compat $(STAGE)/lib/infer/compat $(DROPIN_ARGS)
+
 MODELS = $(INFER_TEST_DATA)/smollm2.gguf $(INFER_TEST_DATA)/gemma3.gguf
 
 accuracy: test-data ## Measure how far libinfer's and llama.cpp's logits are from the exact ones
@@ -67,7 +73,7 @@ compare: stage ## Measure libinfer beside llama.cpp with llama-bench (needs `mak
 	./tests/fetch.py smollm2.gguf gemma3.gguf
 	./tests/compare.py $(STAGE)/lib/infer/compat $(MODELS)
 
-reference-programs: ## Build llama-bench, llama-simple and llama-batched-bench against llama.cpp, in the cache
+reference-programs: ## Build llama.cpp's programs and tests against llama.cpp, in the cache
 	./tests/need.sh python3 pip3=python3-pip gcc g++ cmake
 	./tests/fetch.py llama.cpp-source
 	./tests/reference_programs.sh

@@ -32,6 +32,8 @@ SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 REFERENCE_SHA256 = "0d953e1503d5ab4608d8ed5b739132308c81ac05ffeb760d2a7f30e08a9f90e0"
 
 SDIST_ROOT = "llama_cpp_python-0.3.36/vendor/llama.cpp/"
+PYTHON_PACKAGES = ["numpy>=2", "scipy>=1.13", "pytest>=8", "jinja2>=3.1", "diskcache>=5.6.1", "typing-extensions>=4.5"]
+NODE_PACKAGES = ["node-llama-cpp@3.22.1", "@node-llama-cpp/linux-x64@3.22.1"]
 
 
 def sha256(path):
@@ -191,6 +193,38 @@ def reference():
     return fill_folder(CACHE / "reference-3.22.1", make)
 
 
+def llama_cpp_python():
+    """llama-cpp-python's Python code and tests, not compiled."""
+    wanted = lambda name: name.startswith(("llama_cpp/", "tests/"))
+    return fill_folder(
+        CACHE / "llama_cpp_python-0.3.36-package",
+        lambda new_path: unpack(sdist(), "llama_cpp_python-0.3.36/", wanted, new_path),
+    )
+
+
+def python_packages():
+    """What llama-cpp-python and its tests import."""
+
+    def make(new_path):
+        new_path.mkdir()
+        run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
+            "--target", str(new_path), *PYTHON_PACKAGES, cwd=new_path)
+
+    return fill_folder(CACHE / f"python-packages-{sys.version_info[0]}.{sys.version_info[1]}", make)
+
+
+def node_llama_cpp():
+    """node-llama-cpp with its prebuilt addon and llama.cpp libraries for x86-64 Linux."""
+
+    def make(new_path):
+        new_path.mkdir()
+        (new_path / "package.json").write_text('{"private": true, "type": "module"}\n')
+        run("npm", "install", "--silent", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund",
+            *NODE_PACKAGES, cwd=new_path)
+
+    return fill_folder(CACHE / "node-llama-cpp-3.22.1", make)
+
+
 # Name in the data directory, what fetches it, and whether it is fetched without being named.
 ITEMS = {
     "smollm2.gguf": (smollm2, True),
@@ -198,6 +232,9 @@ ITEMS = {
     "llama.cpp": (llama_cpp, True),
     "reference": (reference, True),
     "llama.cpp-source": (llama_cpp_source, False),
+    "llama-cpp-python": (llama_cpp_python, False),
+    "python-packages": (python_packages, False),
+    "node-llama-cpp": (node_llama_cpp, False),
 }
 
 
