@@ -1310,8 +1310,9 @@ LLAMA_API int32_t llama_n_threads(struct llama_context *ctx);
 // `ctx` must be NULL or a live context.
 LLAMA_API int32_t llama_n_threads_batch(struct llama_context *ctx);
 
-// Limits a context to the threads of pools, and to where and how they run: `threadpool` for single tokens, `threadpool_batch` (or with NULL the same)
-// for batches. The context makes threads of its own after their pattern; a pool's being paused does not matter to them.
+// Limits a context to the threads of pools, and to where and how they run: `threadpool` for single tokens,
+// `threadpool_batch` (or with NULL the same) for batches. The context makes threads of its own after their pattern; a
+// pool's being paused does not matter to them.
 //
 // Safety:
 // `ctx` must be NULL or a live context, the pools be NULL or live.

@@ -314,8 +314,9 @@ pub unsafe extern "C" fn llama_n_threads_batch(ctx: *mut llama_context) -> i32 {
     guard(0, || Ok(unsafe { handle_ref(ctx) }?.n_threads[1]))
 }
 
-/// Limits a context to the threads of pools, and to where and how they run: `threadpool` for single tokens, `threadpool_batch` (or with NULL the same)
-/// for batches. The context makes threads of its own after their pattern; a pool's being paused does not matter to them.
+/// Limits a context to the threads of pools, and to where and how they run: `threadpool` for single tokens,
+/// `threadpool_batch` (or with NULL the same) for batches. The context makes threads of its own after their pattern; a
+/// pool's being paused does not matter to them.
 ///
 /// # Safety
 /// `ctx` must be NULL or a live context, the pools be NULL or live.
