@@ -52,10 +52,8 @@ def both_succeed(theirs, ours):
     require(ours.code == 0, f"ends with {ours.code}")
 
 
-def exits_well(theirs, ours):
-    """For tests that judge themselves, and programs without a comparable output."""
-    both_succeed(theirs, ours)
-    return "succeeds on both"
+def passes(theirs, ours):
+    """For tests that judge themselves: `run.py` runs them on llama.cpp only when they fail on libinfer."""
 
 
 def first_difference(a, b):
@@ -226,19 +224,19 @@ CASES = [
          files=[f"part-0000{i}-of-00003.gguf" for i in (1, 2, 3)]),
     Case("llama-eval-callback", ["-m", "{f32}", "-p", "Hello", "-n", "1", "-t", "2"],
          same_lines(r"(l_out-\d+|result_norm|result_output) = .*= (\{.*\})")),
-    Case("llama-idle", ["-m", "{model}", "-t", "2"], exits_well),
+    Case("llama-idle", ["-m", "{model}", "-t", "2"], passes),
     Case("test-tokenizer-0", ["{vocabs}/ggml-vocab-VOCAB.gguf"], same_lines(r"^(tok|res): (.*)")),
-    Case("test-save-load-state", ["-m", "{model}", "-t", "2", "-s", "1"], exits_well),
-    Case("test-state-restore-fragmented", ["-m", "{model}", "-t", "2"], exits_well),
+    Case("test-save-load-state", ["-m", "{model}", "-t", "2", "-s", "1"], passes),
+    Case("test-state-restore-fragmented", ["-m", "{model}", "-t", "2"], passes),
     Case("test-thread-safety", ["-m", "{model}", "-p", "The meaning of life is", "-n", "8", "-c", "256", "-ub", "32", "-np", "2",
-                                "-t", "2"], exits_well),
-    Case("test-model-load-cancel", ["{model}"], exits_well),
-    Case("test-autorelease", ["{model}"], exits_well),
-    Case("test-backend-sampler", ["--model", "{model}"], exits_well),
-    Case("test-reasoning-budget", [], exits_well),
-    Case("test-chat-template", [], exits_well),
-    Case("test-export-graph-ops", ["-m", "{model}", "-o", "{out}/ops.txt"], exits_well),
-    Case("test-c", [], exits_well),
+                                "-t", "2"], passes),
+    Case("test-model-load-cancel", ["{model}"], passes),
+    Case("test-autorelease", ["{model}"], passes),
+    Case("test-backend-sampler", ["--model", "{model}"], passes),
+    Case("test-reasoning-budget", [], passes),
+    Case("test-chat-template", [], passes),
+    Case("test-export-graph-ops", ["-m", "{model}", "-o", "{out}/ops.txt"], passes),
+    Case("test-c", [], passes),
 ]
 
 VOCABS = ["bert-bge", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "llama-bpe", "llama-spm", "mpt",
