@@ -43,7 +43,7 @@ struct TestModel {
 fn model(tiny: Tiny) -> TestModel {
     let folder = tempfile::tempdir().unwrap();
     let path = tiny.write(folder.path());
-    TestModel { model: Ours::load(&path), path, folder: folder }
+    TestModel { model: Ours::load(&path), path, folder }
 }
 
 fn llama() -> TestModel {
