@@ -2,7 +2,7 @@
 //! the `hparams` function of each architecture's file.
 
 use crate::error::{Error, Result};
-use crate::gguf::{FromValue, Gguf};
+use crate::gguf::{FromValue, Gguf, ValueType};
 
 /// More layers than any model has; larger counts are taken for corruption.
 pub const MAX_LAYERS: u32 = 512;
@@ -144,6 +144,12 @@ impl Meta<'_> {
     pub fn swa_pattern(&self, hp: &mut HParams, period: u32) -> Result<()> {
         let key = "attention.sliding_window_pattern";
         match self.gguf.find_array(&format!("{}.{key}", self.arch)) {
+            // llama.cpp writes numbers, converters write booleans.
+            Ok(Some(array)) if array.element_type() != ValueType::Bool => {
+                let numbers = self.per_layer(key, hp.n_layer)?.unwrap_or_default();
+                hp.is_swa = numbers.into_iter().map(|n| n != 0).collect();
+                Ok(())
+            }
             Ok(Some(_)) => {
                 let flags: Option<Vec<bool>> = self.gguf.find_per_layer(&format!("{}.{key}", self.arch), hp.n_layer)?;
                 hp.is_swa = flags.unwrap_or_default();
