@@ -1,7 +1,7 @@
 //! The evaluation callback of llama_context_params: the values of a graph as `ggml_tensor`s, for programs that look at
 //! every result, such as llama-imatrix. Used by `context`.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::c_void;
 
 use super::*;
 use crate::backend::Seen;
@@ -137,9 +137,12 @@ fn describe(value: &Value) -> ggml_tensor {
         extra: std::ptr::null_mut(),
         padding: [0; 8],
     };
-    let name = logging::c_text(&value.name);
-    let name: &CStr = &name;
-    tensor::set_name(&mut tensor, name);
+    // Callers know weights by the file's names; a part of one is known by the whole.
+    let name = match &value.source {
+        Source::Weight(w) => w.part_of.as_ref().map_or(&w.name, |(whole, _)| whole),
+        Source::State(_) | Source::Input(_) | Source::Node { .. } | Source::View { .. } => &value.name,
+    };
+    tensor::set_name(&mut tensor, &logging::c_text(name));
     tensor
 }
 
