@@ -17,7 +17,7 @@ STAGE := $(CURDIR)/target/stage
 DEMO_PROMPT ?= The capital of France is
 DEMO_TOKENS ?= 64
 
-.PHONY: all help demo test test-rust test-package test-neon test-programs dropin accuracy speed compare \
+.PHONY: all help demo test test-rust test-package test-neon dropin accuracy speed compare \
         reference-programs test-data smollm2 install stage headers lint bench bench-smoke clean
 
 all: ## Build libinfer.so, libinfer.a and the crate, optimised
@@ -50,10 +50,7 @@ test-neon: ## Run the NEON kernels' tests under qemu-user (fetches a cross compi
 	./tests/need.sh gcc aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu qemu-aarch64=qemu-user
 	./tests/neon.sh
 
-# LLAMA_CPP_BIN may name another folder with programs built against llama.cpp.
-test-programs: smollm2 stage ## Run llama.cpp's own programs on libinfer (needs `make reference-programs` once)
-	./tests/programs.sh $(STAGE)/lib/infer/compat $(INFER_TEST_DATA)/smollm2.gguf
-
+# LLAMA_CPP_BIN may name another folder with programs built against llama.cpp. DROPIN_ARGS="--only python node" needs none.
 DROPIN_ARGS ?= --write docs/compatibility.md
 dropin: stage ## Run llama.cpp's programs, llama-cpp-python and node-llama-cpp on libinfer, beside llama.cpp (needs `make reference-programs` once)
 	./tests/need.sh python3 pip3=python3-pip npm gcc g++ cmake

@@ -9,7 +9,7 @@ rounding, and a different word means a different result.
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PROMPT = "The capital of France is"
 
@@ -232,7 +232,7 @@ CASES = [
                                 "-t", "2"], passes),
     Case("test-model-load-cancel", ["{model}"], passes),
     Case("test-autorelease", ["{model}"], passes),
-    Case("test-backend-sampler", ["--model", "{model}"], passes),
+    Case("test-backend-sampler", ["--model", "{model}", "--test", "SAMPLER_TEST"], passes),
     Case("test-reasoning-budget", [], passes),
     Case("test-chat-template", [], passes),
     Case("test-export-graph-ops", ["-m", "{model}", "-o", "{out}/ops.txt"], passes),
@@ -243,11 +243,17 @@ VOCABS = ["bert-bge", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "
           "phi-3", "qwen2", "qwen35", "refact", "starcoder"]
 
 
+SAMPLER_TESTS = ["greedy", "logit_bias", "penalties", "temp", "temp_ext", "top_k", "multi_sequence", "dist", "dist_and_cpu",
+                 "set_sampler", "multi_output_limit", "multi_sequence_multi_output_dist", "multi_output_dist_transaction",
+                 "multi_output_sampling_chain", "multi_output_cpu", "mixed", "min_p", "cpu_mixed", "top_p"]
+
+
 def cases():
-    """All cases; the one of the tokenizer test for each of llama.cpp's vocabularies that have reference answers."""
+    """All cases: the tokenizer test once for each of llama.cpp's vocabularies that have reference answers, the test of
+    samplers that work while a batch is computed once for each of its parts, which would else end at the first failure."""
+    many = {"VOCAB": VOCABS, "SAMPLER_TEST": SAMPLER_TESTS}
     for case in CASES:
-        if "VOCAB" not in "".join(case.args):
-            yield case
-            continue
-        for vocab in VOCABS:
-            yield Case(f"{case.name} {vocab}", [arg.replace("VOCAB", vocab) for arg in case.args], case.same)
+        word = next((word for word in many if any(word in arg for arg in case.args)), None)
+        for value in many.get(word, [""]):
+            name = f"{case.name} {value}".strip()
+            yield replace(case, name=name, args=[arg.replace(word or "", value) if word else arg for arg in case.args])
