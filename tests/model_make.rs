@@ -243,7 +243,8 @@ fn metadata(tiny: &Tiny, tensors: &Asked, path: &Path) {
         gguf.set(key.as_str(), value.clone()).unwrap();
     }
     for (name, (_, ne)) in tensors {
-        let dtype = if ne[1] > 1 && !name.contains("gate_inp") { DType::F16 } else { DType::F32 };
+        let plain = ["gate_inp", "token_types", "position_embd"].iter().any(|part| name.contains(part));
+        let dtype = if ne[1] > 1 && !plain { DType::F16 } else { DType::F32 };
         gguf.add_tensor(TensorInfo::new(name, dtype, &ne.map(|n| n as u64)).unwrap()).unwrap();
     }
     let zeros = vec![0; gguf.tensors().iter().map(|t| t.size as usize).max().unwrap_or(0)];
