@@ -243,7 +243,8 @@ fn metadata(tiny: &Tiny, tensors: &Asked, path: &Path) {
         gguf.set(key.as_str(), value.clone()).unwrap();
     }
     for (name, (_, ne)) in tensors {
-        let dtype = if ne[1] > 1 && !name.contains("gate_inp") { DType::F16 } else { DType::F32 };
+        let plain = ["gate_inp", "token_types", "position_embd"].iter().any(|part| name.contains(part));
+        let dtype = if ne[1] > 1 && !plain { DType::F16 } else { DType::F32 };
         gguf.add_tensor(TensorInfo::new(name, dtype, &ne.map(|n| n as u64)).unwrap()).unwrap();
     }
     let zeros = vec![0; gguf.tensors().iter().map(|t| t.size as usize).max().unwrap_or(0)];
@@ -268,10 +269,14 @@ fn models_from_callers_are_those_of_llama_cpp() {
         assert!(asked.keys().eq(all.keys()), "{what}");
         // Both files in both libraries.
         let [from_ours, theirs_from_ours] = answers(&a, &tiny);
+        close(&theirs_from_ours, &from_ours, &format!("{what}: our file"));
+        if tiny.arch == "bert" {
+            // llama.cpp leaves out the embedding table of models without a head.
+            continue;
+        }
         let [from_theirs, theirs_from_theirs] = answers(&b, &tiny);
         close(&theirs_from_theirs, &theirs_from_ours, &format!("{what}: their answers"));
         close(&theirs_from_theirs, &from_theirs, &format!("{what}: their file"));
-        close(&from_theirs, &from_ours, &format!("{what}: our file"));
     }
 }
 
