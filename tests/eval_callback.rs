@@ -140,6 +140,7 @@ unsafe extern "C" fn quiet(_level: c_int, _text: *const c_char, _data: *mut c_vo
 /// # Safety
 /// `F` must be the symbol's type in the headers.
 unsafe fn symbol<F: Copy>(libraries: &[&Library], name: &str) -> F {
+    // SAFETY: the caller's promise.
     let found = libraries.iter().find_map(|library| unsafe { library.get::<F>(name.as_bytes()).ok() });
     *found.unwrap_or_else(|| panic!("{name}"))
 }
