@@ -18,6 +18,7 @@
 #define GGML_MAX_N_THREADS 512
 #define GGML_DEFAULT_N_THREADS 4
 #define GGML_MEM_ALIGN 16
+#define GGML_MROPE_SECTIONS 4
 
 typedef struct ggml_bf16_t ggml_bf16_t;
 struct ggml_tensor;
@@ -49,6 +50,15 @@ GGML_API struct ggml_tensor *ggml_format_name(struct ggml_tensor *tensor, const 
 // Aborts the process unless `x` is true.
 #define GGML_ASSERT(x) if (!(x)) GGML_ABORT("GGML_ASSERT(%s) failed", #x)
 
+
+// Priority of threads.
+enum ggml_sched_priority {
+    GGML_SCHED_PRIO_LOW = -1,
+    GGML_SCHED_PRIO_NORMAL = 0,
+    GGML_SCHED_PRIO_MEDIUM = 1,
+    GGML_SCHED_PRIO_HIGH = 2,
+    GGML_SCHED_PRIO_REALTIME = 3,
+};
 
 // How the elements of a tensor are stored.
 enum ggml_type {
@@ -88,15 +98,6 @@ enum ggml_type {
     GGML_TYPE_Q1_0 = 41,
     GGML_TYPE_Q2_0 = 42,
     GGML_TYPE_COUNT = 43,
-};
-
-// Priority of threads.
-enum ggml_sched_priority {
-    GGML_SCHED_PRIO_LOW = -1,
-    GGML_SCHED_PRIO_NORMAL = 0,
-    GGML_SCHED_PRIO_MEDIUM = 1,
-    GGML_SCHED_PRIO_HIGH = 2,
-    GGML_SCHED_PRIO_REALTIME = 3,
 };
 
 // The operation that makes a tensor.
@@ -273,14 +274,8 @@ struct ggml_context;
 // itself is only their description.
 struct ggml_threadpool;
 
-// The bits of an IEEE 754 half-precision number.
-typedef uint16_t ggml_fp16_t;
-
-// A bfloat16 number.
-struct ggml_bf16_t {
-    // The upper half of a float's bits.
-    uint16_t bits;
-};
+// A set of threads that a context computes with.
+typedef struct ggml_threadpool *ggml_threadpool_t;
 
 // How to set up a thread pool.
 struct ggml_threadpool_params {
@@ -296,6 +291,15 @@ struct ggml_threadpool_params {
     bool strict_cpu;
     // Start asleep.
     bool paused;
+};
+
+// The bits of an IEEE 754 half-precision number.
+typedef uint16_t ggml_fp16_t;
+
+// A bfloat16 number.
+struct ggml_bf16_t {
+    // The upper half of a float's bits.
+    uint16_t bits;
 };
 
 // A tensor of up to four dimensions, `ne[0]` the fastest.
@@ -346,12 +350,21 @@ typedef void (*ggml_log_callback)(enum ggml_log_level level, const char *text, v
 // Is asked now and then during a computation; returns true to stop it.
 typedef bool (*ggml_abort_callback)(void *data);
 
-// A set of threads that a context computes with.
-typedef struct ggml_threadpool *ggml_threadpool_t;
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+// Makes a pool, which ggml_threadpool_free frees. Returns NULL when the parameters make no sense.
+//
+// Safety:
+// `params` must be NULL or initialized parameters.
+GGML_API ggml_threadpool_t ggml_threadpool_new(struct ggml_threadpool_params *params);
+
+// Frees a pool that no context uses any more. NULL does nothing.
+//
+// Safety:
+// `threadpool` must be NULL or a pool that is not used any more.
+GGML_API void ggml_threadpool_free(ggml_threadpool_t threadpool);
 
 // Returns a type's name, for example "q4_K"; NULL for a number that no type has. The string lives as long as the
 // library.

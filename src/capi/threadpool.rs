@@ -46,7 +46,11 @@ impl Tagged for ggml_threadpool {
 }
 
 /// Makes a pool, which ggml_threadpool_free frees. Returns NULL when the parameters make no sense.
-pub(super) unsafe extern "C" fn ggml_threadpool_new(params: *const ggml_threadpool_params) -> ggml_threadpool_t {
+///
+/// # Safety
+/// `params` must be NULL or initialized parameters.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_threadpool_new(params: *mut ggml_threadpool_params) -> ggml_threadpool_t {
     guard(std::ptr::null_mut(), || {
         // SAFETY: the caller promises NULL or initialized parameters.
         let params = *unsafe { params.as_ref() }.ok_or(Error::Null("params"))?;
@@ -58,7 +62,11 @@ pub(super) unsafe extern "C" fn ggml_threadpool_new(params: *const ggml_threadpo
 }
 
 /// Frees a pool that no context uses any more. NULL does nothing.
-pub(super) unsafe extern "C" fn ggml_threadpool_free(threadpool: ggml_threadpool_t) {
+///
+/// # Safety
+/// `threadpool` must be NULL or a pool that is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ggml_threadpool_free(threadpool: ggml_threadpool_t) {
     guard((), || {
         if !threadpool.is_null() {
             // SAFETY: the caller promises a pool of ggml_threadpool_new that is not used any more.

@@ -14,6 +14,7 @@
 #define GGML_MAX_N_THREADS 512
 #define GGML_DEFAULT_N_THREADS 4
 #define GGML_MEM_ALIGN 16
+#define GGML_MROPE_SECTIONS 4
 
 typedef struct ggml_bf16_t ggml_bf16_t;
 struct ggml_tensor;
