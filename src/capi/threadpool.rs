@@ -50,7 +50,7 @@ impl Tagged for ggml_threadpool {
 /// # Safety
 /// `params` must be NULL or initialized parameters.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ggml_threadpool_new(params: *mut ggml_threadpool_params) -> ggml_threadpool_t {
+pub unsafe extern "C" fn ggml_threadpool_new(params: *mut ggml_threadpool_params) -> *mut ggml_threadpool {
     guard(std::ptr::null_mut(), || {
         // SAFETY: the caller promises NULL or initialized parameters.
         let params = *unsafe { params.as_ref() }.ok_or(Error::Null("params"))?;
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn ggml_threadpool_new(params: *mut ggml_threadpool_params
 /// # Safety
 /// `threadpool` must be NULL or a pool that is not used any more.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ggml_threadpool_free(threadpool: ggml_threadpool_t) {
+pub unsafe extern "C" fn ggml_threadpool_free(threadpool: *mut ggml_threadpool) {
     guard((), || {
         if !threadpool.is_null() {
             // SAFETY: the caller promises a pool of ggml_threadpool_new that is not used any more.
