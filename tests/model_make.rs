@@ -327,7 +327,12 @@ fn nonsense_from_callers_is_refused() {
     refused(&|_| {}, None);
     refused(&|g| g.set("general.architecture", "unknown").unwrap(), Some(fill));
     refused(&|g| g.set("general.architecture", 7u32).unwrap(), Some(fill));
-    refused(&|g| drop(g.remove("llama.block_count")), Some(fill));
+    refused(
+        &|g| {
+            g.remove("llama.block_count");
+        },
+        Some(fill),
+    );
     refused(&|g| g.set("llama.embedding_length", 0u32).unwrap(), Some(fill));
     refused(&|g| g.set("llama.embedding_length", u32::MAX).unwrap(), Some(fill));
     refused(
