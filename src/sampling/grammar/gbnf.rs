@@ -168,9 +168,9 @@ impl<'a> Parser<'a> {
 
     /// The `n` hexadecimal digits after an escape's letter.
     fn hex(&self, n: usize) -> Result<u32> {
-        let digits = (2..2 + n).map(|i| char::from(self.ahead(i)).to_digit(16));
+        let mut digits = (2..2 + n).map(|i| char::from(self.ahead(i)).to_digit(16));
         digits
-            .fold(Some(0), |value: Option<u32>, digit| Some(value? << 4 | digit?))
+            .try_fold(0u32, |value, digit| Some(value << 4 | digit?))
             .ok_or_else(|| self.error(format_args!("expected {n} hexadecimal digits")))
     }
 
