@@ -152,7 +152,7 @@ impl Lib {
             let library = unsafe { Library::new(path) };
             Box::leak(Box::new(library.unwrap_or_else(|e| panic!("{}: {e}; run `make test-data`", path.display()))))
         };
-        let libraries: Vec<&Library> = paths.iter().map(|path| open(path)).collect();
+        let libraries: Vec<&Library> = paths.iter().map(open).collect();
         // SAFETY: the types are those of the headers.
         unsafe {
             type LogSet =

@@ -294,7 +294,7 @@ fn their_allowed(api: &Api, smpl: Ptr, n_vocab: usize) -> Vec<bool> {
 fn our_allowed(smpl: &mut dyn Sampler, n_vocab: usize, rng: &mut Mt19937) -> Vec<bool> {
     let mut data: Vec<_> = (0..n_vocab as i32).map(|id| TokenData { id, logit: 0.0, p: 0.0 }).collect();
     let mut some: Vec<_> = (0..100).map(|_| data[rng.next_u32() as usize % n_vocab]).collect();
-    let alone_first = rng.next_u32() % 2 == 0;
+    let alone_first = rng.next_u32().is_multiple_of(2);
     if alone_first {
         smpl.apply(&mut Candidates::new(&mut some));
     }
@@ -568,7 +568,7 @@ fn infill_agrees_with_llama_cpp() {
             let eog = [-20.0, -6.0, 0.0][rng.next_u32() as usize % 3];
             let mut data: Vec<_> = Vec::new();
             for &id in &tokens {
-                if rng.next_u32() % 2 == 0 {
+                if rng.next_u32().is_multiple_of(2) {
                     let logit = spread * rng.uniform_f32() + if vocab.ours.is_eog(id) { eog } else { 0.0 };
                     data.push(TokenData { id, logit, p: 0.0 });
                 }
