@@ -60,6 +60,7 @@ fn structs_have_the_layout_of_the_interface() {
                 "" => continue,
                 "type" => "type_",
                 "async" => "async_",
+                "pure" => "pure_",
                 other => other,
             };
             let found = number(&format!(r#"\["Offsetoffield:{name}::{field}"\]\[[^-]*-(\d+)usize\]"#));
