@@ -4,6 +4,8 @@
 
 #include "ggml.h"
 
+#define GGML_BACKEND_META_MAX_DEVICES 16
+
 
 // What a device is.
 enum ggml_backend_dev_type {

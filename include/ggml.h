@@ -18,6 +18,19 @@
 #define GGML_MAX_N_THREADS 512
 #define GGML_DEFAULT_N_THREADS 4
 #define GGML_MEM_ALIGN 16
+#define GGML_MAX_PARAMS 2048
+#define GGML_DEFAULT_GRAPH_SIZE 2048
+#define GGML_FILE_MAGIC 0x67676d6c
+#define GGML_FILE_VERSION 2
+#define GGML_QNT_VERSION 2
+#define GGML_QNT_VERSION_FACTOR 1000
+#define GGML_EXIT_SUCCESS 0
+#define GGML_EXIT_ABORTED 1
+#define GGML_ROPE_TYPE_NORMAL 0
+#define GGML_ROPE_TYPE_NEOX 2
+#define GGML_ROPE_TYPE_MROPE 8
+#define GGML_ROPE_TYPE_VISION 24
+#define GGML_ROPE_TYPE_IMROPE 40
 #define GGML_MROPE_SECTIONS 4
 
 typedef struct ggml_bf16_t ggml_bf16_t;
@@ -274,9 +287,6 @@ struct ggml_context;
 // itself is only their description.
 struct ggml_threadpool;
 
-// A set of threads that a context computes with.
-typedef struct ggml_threadpool *ggml_threadpool_t;
-
 // How to set up a thread pool.
 struct ggml_threadpool_params {
     // Which CPUs to run on; all false: any.
@@ -350,6 +360,9 @@ typedef void (*ggml_log_callback)(enum ggml_log_level level, const char *text, v
 // Is asked now and then during a computation; returns true to stop it.
 typedef bool (*ggml_abort_callback)(void *data);
 
+// A set of threads that a context computes with.
+typedef struct ggml_threadpool *ggml_threadpool_t;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -358,13 +371,13 @@ extern "C" {
 //
 // Safety:
 // `params` must be NULL or initialized parameters.
-GGML_API ggml_threadpool_t ggml_threadpool_new(struct ggml_threadpool_params *params);
+GGML_API struct ggml_threadpool *ggml_threadpool_new(struct ggml_threadpool_params *params);
 
 // Frees a pool that no context uses any more. NULL does nothing.
 //
 // Safety:
 // `threadpool` must be NULL or a pool that is not used any more.
-GGML_API void ggml_threadpool_free(ggml_threadpool_t threadpool);
+GGML_API void ggml_threadpool_free(struct ggml_threadpool *threadpool);
 
 // Returns a type's name, for example "q4_K"; NULL for a number that no type has. The string lives as long as the
 // library.

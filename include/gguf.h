@@ -4,6 +4,9 @@
 
 #include "ggml.h"
 
+#define GGUF_VERSION 3
+#define GGUF_DEFAULT_ALIGNMENT 32
+
 
 // The type of a value in a GGUF file.
 enum gguf_type {
