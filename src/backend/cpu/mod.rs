@@ -185,7 +185,7 @@ impl Cpu {
         grow(&mut self.blocks, needs.blocks, XBlock::default())?;
         grow(&mut self.floats, needs.floats, 0.0)?;
         self.arena.reserve(plan.arena_size)?;
-        self.ropes.prepare(plan);
+        self.ropes.prepare(plan)?;
         let [arena] = self.arena.split([plan.arena_size]);
         let run = Run {
             isa: self.isa,

@@ -1,5 +1,6 @@
 //! Sines and cosines of a ubatch: computed once per run for every distinct rotation, shared by all layers.
 
+use crate::backend::cpu::grow;
 use crate::backend::cpu::memory::{Memory, Shared};
 use crate::backend::cpu::threads::Member;
 use crate::error::Error;
@@ -34,7 +35,7 @@ const NONE: u16 = u16::MAX;
 
 impl RopeTables {
     /// Lists the rotations of a plan and makes room for them.
-    pub fn prepare(&mut self, plan: &Plan) {
+    pub fn prepare(&mut self, plan: &Plan) -> Result<(), Error> {
         self.tables.clear();
         self.table_of.clear();
         let mut size = 0;
@@ -55,9 +56,7 @@ impl RopeTables {
             }
             self.table_of.push(table);
         }
-        if self.angles.len() < size {
-            self.angles.resize(size, 0.0);
-        }
+        grow(&mut self.angles, size, 0.0)
     }
 
     /// The tables for a run.
