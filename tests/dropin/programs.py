@@ -134,15 +134,17 @@ def same_batched_rows(theirs, ours):
     return ", ".join(f"{y[2]:g} seq. {y[-1] / x[-1]:.2f} ×" for x, y in zip(a, b))
 
 
+def cosine(x, y):
+    """The cosine of the angle between two vectors."""
+    return sum(p * q for p, q in zip(x, y)) / math.sqrt(sum(p * p for p in x) * sum(q * q for q in y))
+
+
 def same_vectors(theirs, ours):
     """llama-embedding: cosine similarity of each embedding above 0.9999."""
     both_succeed(theirs, ours)
     a, b = ([row["embedding"] for row in json.loads(result.stdout)["data"]] for result in (theirs, ours))
     require(len(a) == len(b), f"{len(a)} and {len(b)} embeddings")
-    worst = 1.0
-    for x, y in zip(a, b):
-        dot = sum(p * q for p, q in zip(x, y))
-        worst = min(worst, dot / math.sqrt(sum(p * p for p in x) * sum(q * q for q in y)))
+    worst = min(map(cosine, a, b))
     require(worst > 0.9999, f"cosine similarity {worst:.6f}")
     return f"{len(a)} embeddings, cosine similarity ≥ {worst:.6f}"
 

@@ -9,6 +9,8 @@ import subprocess
 import threading
 import time
 
+import programs
+
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 SCHEMA = {
     "type": "object",
@@ -213,11 +215,11 @@ def embeddings(server):
 
 
 def same(theirs, ours):
-    """Equal, numbers up to rounding."""
-    if isinstance(theirs, float) and isinstance(ours, float):
-        return abs(theirs - ours) < 1e-3
-    if isinstance(theirs, list) and isinstance(ours, list):
-        return len(theirs) == len(ours) and all(map(same, theirs, ours))
+    """Equal; embeddings when they point the same way, as for llama-embedding."""
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        if len(theirs) > 8 and all(isinstance(x, float) for x in theirs + ours):
+            return programs.cosine(theirs, ours) > 0.9999
+        return all(map(same, theirs, ours))
     return theirs == ours
 
 
