@@ -50,7 +50,7 @@ test-neon: ## Run the NEON kernels' tests under qemu-user (fetches a cross compi
 	./tests/need.sh gcc aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu qemu-aarch64=qemu-user
 	./tests/neon.sh
 
-# LLAMA_CPP_BIN may name another folder with programs built against llama.cpp. DROPIN_ARGS="--only python node" needs none.
+# LLAMA_CPP_BIN may name another folder with programs built against llama.cpp. DROPIN_ARGS="--only python" needs none.
 DROPIN_ARGS ?= --write docs/compatibility.md
 dropin: stage ## Run llama.cpp's programs, llama-cpp-python and node-llama-cpp on libinfer, beside llama.cpp (needs `make reference-programs` once)
 	./tests/need.sh python3 pip3=python3-pip npm gcc g++ cmake
