@@ -7,7 +7,7 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use infer::backend::cpu::act::{QuantizeRow, XBlock};
+use infer::backend::cpu::act::{QuantizeRow, XBlock, x_blocks};
 use infer::backend::cpu::attention::{AttentionTask, Common, KvView, Partial};
 use infer::backend::cpu::elementwise::{GluRow, NormRow, RotateHead};
 use infer::backend::cpu::float_product::FloatProduct;
@@ -81,10 +81,10 @@ fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
 fn product(isa: Isa, w: Weights<'_>, x: &[f32], blocks: &mut [XBlock], scratch: &mut Scratch) -> f32 {
     let (n, mut sink) = (x.len() / w.k, Sum(0.0));
     if has_integer_kernels(w.dtype) {
-        for (x, blocks) in x.chunks_exact(w.k).zip(blocks.chunks_exact_mut(w.k / 32)) {
+        for (x, blocks) in x.chunks_exact(w.k).zip(blocks.chunks_exact_mut(x_blocks(w.k))) {
             isa.run(QuantizeRow { x, blocks });
         }
-        let x = Rows::new(blocks, w.k / 32, w.k / 32, n);
+        let x = Rows::new(blocks, x_blocks(w.k), x_blocks(w.k), n);
         isa.run(Product { w, rows: 0..w.m, x, scratch, sink: &mut sink });
     } else {
         isa.run(FloatProduct { w, rows: 0..w.m, x: Rows::new(x, w.k, w.k, n), scratch, sink: &mut sink });
@@ -102,7 +102,7 @@ fn products(c: &mut Criterion) {
                 let data = rows(dtype, m * k);
                 let w = Weights { dtype, data: &data, k, m };
                 let x = floats(n_tokens * k);
-                let mut blocks = vec![XBlock::default(); n_tokens * k / 32];
+                let mut blocks = vec![XBlock::default(); n_tokens * x_blocks(k)];
                 let mut scratch = Scratch::default();
                 group.throughput(match n_tokens {
                     512 => Throughput::Elements((2 * n_tokens * m * k) as u64),
@@ -183,7 +183,7 @@ fn row_operations(c: &mut Criterion) {
     let mut bench = group(c, "rows");
     bench.throughput(Throughput::Bytes(4 * n as u64));
     for isa in available() {
-        let mut blocks = vec![XBlock::default(); n / 32];
+        let mut blocks = vec![XBlock::default(); x_blocks(n)];
         bench.bench_function(BenchmarkId::new("quantize", isa.name()), |b| {
             b.iter(|| isa.run(QuantizeRow { x: black_box(&x), blocks: &mut blocks }));
         });

@@ -1,20 +1,20 @@
 //! Products of quantized weights with quantized activations. Few tokens read the blocks in place, row by row; more tokens
 //! sweep over panels of 32 rows that are unpacked once into cache.
 
-use super::act::XBlock;
-use super::formats::{Format, FormatVisitor, Scales, with_format};
+use super::act::{X_BLOCK, XBlock, x_blocks};
+use super::formats::{Format, FormatVisitor, ScaleVectors, Zero, with_format};
 use super::kernels::Kernel;
 use super::scratch::Scratch;
-use super::simd::{Lanes, PANEL_ROWS, PanelI8, Rows, Simd};
+use super::simd::{BytesOf, Lanes, PANEL_ROWS, PanelI8, Rows, Simd};
 use crate::quant::DType;
 use std::ops::Range;
 
 /// Tokens from which unpacking a panel pays; below, the rows are read in place.
 const PANEL_TOKENS: usize = 5;
 
-/// Longest row of a panel in blocks of 32, so that the panel stays in the second-level cache; longer rows are summed up
-/// in pieces. A multiple of every format's groups per block.
-const PANEL_BLOCKS: usize = 128;
+/// Longest row of a panel in groups of 32, so that the panel stays in the second-level cache; longer rows are summed up
+/// in pieces. A multiple of the groups of a block, of weights and of activations.
+const PANEL_GROUPS: usize = 128;
 
 /// A matrix as it lies in a file.
 #[derive(Clone, Copy)]
@@ -53,7 +53,7 @@ pub struct Product<'a> {
     pub w: Weights<'a>,
     /// Which rows.
     pub rows: Range<usize>,
-    /// The tokens, `w.k / 32` blocks each.
+    /// The tokens, [`x_blocks`] of `w.k` blocks each.
     pub x: Rows<'a, XBlock>,
     /// Memory for a panel.
     pub scratch: &'a mut Scratch,
@@ -66,7 +66,8 @@ impl Kernel for Product<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        assert_eq!(self.x.width() * 32, self.w.k);
+        assert_eq!(self.x.width(), x_blocks(self.w.k));
+        assert!(self.w.k.is_multiple_of(32));
         assert!(self.rows.end <= self.w.m);
         let dtype = self.w.dtype;
         with_format(dtype, Run { s, product: self }).expect("callers ask has_integer_kernels");
@@ -90,27 +91,27 @@ impl<S: Simd> FormatVisitor for Run<'_, S> {
             panels::<S, F>(self.s, blocks, rows, x, scratch, sink);
             return;
         }
-        // Combinations of rows and tokens whose sums fit the registers.
         let mut from = 0;
         while from < x.n() {
             from += match x.n() - from {
-                1 => in_place::<S, F, 4, 1>(self.s, blocks, rows.clone(), x, from, sink),
-                2 | 3 => in_place::<S, F, 2, 2>(self.s, blocks, rows.clone(), x, from, sink),
-                _ => in_place::<S, F, 2, 4>(self.s, blocks, rows.clone(), x, from, sink),
+                1 => in_place::<S, F, 1>(self.s, blocks, rows.clone(), x, from, sink),
+                2 => in_place::<S, F, 2>(self.s, blocks, rows.clone(), x, from, sink),
+                3 => in_place::<S, F, 3>(self.s, blocks, rows.clone(), x, from, sink),
+                _ => in_place::<S, F, 4>(self.s, blocks, rows.clone(), x, from, sink),
             };
         }
     }
 }
 
 const CACHE_LINE: usize = 64;
-/// Rows of at most as many bytes are fetched ahead a whole group of rows.
-const MAX_SHORT_ROW: usize = 2048;
-/// How far ahead longer rows are fetched, each in itself.
-const LONG_ROW_AHEAD: usize = 1024;
+/// How far ahead rows are fetched. They are read one after the other, so that the next ones follow in memory.
+const AHEAD: usize = 3072;
+/// Rows whose sums are completed together.
+const SUMS: usize = 8;
 
-/// Tokens `from..from + T`, `R` rows at once; returns `T`.
+/// Tokens `from..from + T`; returns `T`.
 #[inline(always)]
-fn in_place<S: Simd, F: Format, const R: usize, const T: usize>(
+fn in_place<S: Simd, F: Format, const T: usize>(
     s: S,
     w: Rows<'_, F>,
     rows: Range<usize>,
@@ -118,86 +119,144 @@ fn in_place<S: Simd, F: Format, const R: usize, const T: usize>(
     from: usize,
     sink: &mut dyn Sink,
 ) -> usize {
-    let tokens: [&[XBlock]; T] = std::array::from_fn(|t| x.row(from + t));
-    for row in rows.clone().step_by(R) {
-        // Rows beyond the end repeat the last one.
-        let sums = dots::<S, F, R, T>(s, std::array::from_fn(|r| w.row((row + r).min(rows.end - 1))), tokens);
-        for (t, sums) in sums.iter().enumerate() {
-            sink.put(from + t, row, &sums[..R.min(rows.end - row)]);
+    let mut tokens: [&[XBlock]; T] = [&[]; T];
+    for (t, token) in tokens.iter_mut().enumerate() {
+        *token = x.row(from + t);
+    }
+    for first in rows.clone().step_by(PANEL_ROWS) {
+        let n_rows = PANEL_ROWS.min(rows.end - first);
+        let mut out = [[0.0; PANEL_ROWS]; T];
+        for eight in (0..n_rows).step_by(SUMS) {
+            let mut w8: [&[F]; SUMS] = [&[]; SUMS];
+            for (r, w8) in w8.iter_mut().enumerate() {
+                // Rows beyond the end repeat the last one.
+                *w8 = w.row((first + eight + r).min(rows.end - 1));
+            }
+            let sums = dots::<S, F, T>(s, w8, SUMS.min(n_rows - eight), tokens);
+            for t in 0..T {
+                out[t][eight..eight + SUMS].copy_from_slice(&sums[t]);
+            }
+        }
+        for (t, out) in out.iter().enumerate() {
+            sink.put(from + t, first, &out[..n_rows]);
         }
     }
     T
 }
 
-/// Dot products of `R` rows with `T` tokens, by token. Loops instead of closures: those do not inherit instructions.
+/// Dot products of eight rows, of which only `n_rows` count, with `T` tokens. Loops instead of closures: those do not inherit
+/// instructions.
 #[inline(always)]
-fn dots<S: Simd, F: Format, const R: usize, const T: usize>(s: S, w: [&[F]; R], x: [&[XBlock]; T]) -> [[f32; R]; T] {
+fn dots<S: Simd, F: Format, const T: usize>(
+    s: S,
+    w: [&[F]; SUMS],
+    n_rows: usize,
+    x: [&[XBlock]; T],
+) -> [[f32; SUMS]; T] {
     let l = s.lanes();
-    let n = w[0].len();
-    for w in &w {
-        assert_eq!(w.len(), n);
-    }
-    for x in &x {
-        assert_eq!(x.len(), n * F::GROUPS);
-    }
-    // Rows are read side by side, each for a short way: too short for the processor to see a stream. What comes after them
-    // in memory is what is read next.
-    let row_size = std::mem::size_of_val(w[0]);
-    let ahead = if row_size <= MAX_SHORT_ROW { R * row_size } else { LONG_ROW_AHEAD };
-    let use_minima = !(S::WIDE_IS_SIGNED && F::MAX > 127);
-    let mut sums = [[l.zero(); R]; T];
-    let mut minima = [[0.0f32; R]; T];
-    for i in 0..n {
-        let mut scales = [Scales::ZERO; R];
-        for (scales, w) in scales.iter_mut().zip(&w) {
-            for line in (0..size_of::<F>()).step_by(CACHE_LINE) {
-                l.prefetch((&raw const w[i]).cast::<u8>().wrapping_add(ahead + line));
+    let per_block = X_BLOCK / F::LEN;
+    let (n_whole, n_rest) = (w[0].len() / per_block, w[0].len() % per_block);
+    let mut sums = [[l.zero(); SUMS]; T];
+    for (r, w) in w.iter().enumerate().take(n_rows) {
+        let mut acc = [[l.zero(); 2]; T];
+        for b in 0..n_whole {
+            let blocks = &w[b * per_block..][..per_block];
+            for line in (0..size_of_val(blocks)).step_by(CACHE_LINE) {
+                l.prefetch(blocks.as_ptr().cast::<u8>().wrapping_add(AHEAD + line));
             }
-            *scales = w[i].scales(l);
-        }
-        for g in 0..F::GROUPS {
-            for r in 0..R {
-                let u = w[r][i].unpack(l, g);
-                for t in 0..T {
-                    let x = &x[t][i * F::GROUPS + g];
-                    // MAX cannot be passed on as it is: constants of a type parameter are no arguments of constants.
-                    let dot = if F::MAX > 127 { s.dot::<255>(u, &x.q) } else { s.dot::<127>(u, &x.q) };
-                    let Scales2 { d, m } = Scales2::of::<F>(&scales[r], g);
-                    if F::HALVES {
-                        sums[t][r] = l.mul_add_halves(sums[t][r], dot, [d[0] * x.d, d[1] * x.d]);
-                        minima[t][r] += m[0] * x.s[0] + m[1] * x.s[1];
-                    } else {
-                        sums[t][r] = l.mul_add(sums[t][r], dot, d[0] * x.d);
-                        minima[t][r] += m[0] * x.sum;
-                    }
-                }
+            let mut of_group = [&blocks[0]; 8];
+            let mut u = [l.splat(0); 8];
+            for (g, (u, of_group)) in u.iter_mut().zip(&mut of_group).enumerate() {
+                *of_group = &blocks[g / F::GROUPS];
+                *u = of_group.unpack(l, g % F::GROUPS);
+            }
+            let scales = F::scale_vectors(l, of_group);
+            for t in 0..T {
+                acc[t] = accumulate::<S, F>(s, acc[t], u, scales, &x[t][b]);
             }
         }
+        for t in 0..T {
+            sums[t][r] = l.fma(acc[t][1], l.splat_f32(zero_factor::<F>()), acc[t][0]);
+        }
     }
+    let mut out = [[0.0; SUMS]; T];
     for t in 0..T {
-        for r in 0..R {
-            let sum = l.sum(sums[t][r]);
-            minima[t][r] = if use_minima { minima[t][r] + sum } else { sum };
+        out[t] = l.sum8(sums[t]);
+    }
+    // What is left of blocks of 32: a group of each of the eight rows at once.
+    for g in 0..n_rest {
+        let at = n_whole * per_block + g;
+        let mut blocks = [&w[0][at]; 8];
+        let mut u = [l.splat(0); 8];
+        for ((u, block), w) in u.iter_mut().zip(&mut blocks).zip(&w) {
+            *block = &w[at];
+            *u = block.unpack(l, 0);
+        }
+        let scales = F::scale_vectors(l, blocks);
+        for t in 0..T {
+            let from = &x[t][n_whole];
+            let mut same = XBlock { d: [from.d[g]; 8], sum: [from.sum[g]; 8], ..XBlock::default() };
+            for q in same.q.as_chunks_mut::<32>().0 {
+                q.copy_from_slice(&from.q[32 * g..][..32]);
+            }
+            let acc = accumulate::<S, F>(s, [l.zero(); 2], u, scales, &same);
+            let mut sums = [0.0; SUMS];
+            l.store_f32(&mut sums, l.fma(acc[1], l.splat_f32(zero_factor::<F>()), acc[0]));
+            for (out, sum) in out[t].iter_mut().zip(sums) {
+                *out += sum;
+            }
         }
     }
-    minima
+    out
 }
 
-/// The one or two scales of a group of 32.
-struct Scales2 {
-    d: [f32; 2],
-    m: [f32; 2],
-}
-
-impl Scales2 {
-    #[inline(always)]
-    fn of<F: Format>(scales: &Scales, group: usize) -> Self {
-        if F::HALVES {
-            let i = 2 * group;
-            Self { d: [scales.d[i], scales.d[i + 1]], m: [scales.m[i], scales.m[i + 1]] }
-        } else {
-            Self { d: [scales.d[group]; 2], m: [scales.m[group]; 2] }
+/// Adds the products of eight groups of weights with a block of activations: with `acc[0]` those of the unpacked bytes, with
+/// `acc[1]` what, times [`zero_factor`], is to be added to them.
+#[inline(always)]
+fn accumulate<S: Simd, F: Format>(
+    s: S,
+    acc: [<S::Lanes as Lanes>::F; 2],
+    u: [BytesOf<S>; 8],
+    scales: ScaleVectors<<S::Lanes as Lanes>::F>,
+    x: &XBlock,
+) -> [<S::Lanes as Lanes>::F; 2] {
+    let l = s.lanes();
+    let [mut sum, mut rest] = acc;
+    let ScaleVectors { d, m } = scales;
+    let m = if F::ZERO == Zero::Minima { m } else { d };
+    if F::HALVES {
+        // MAX cannot be passed on as it is: constants of a type parameter are no arguments of constants.
+        let dots = match F::MAX {
+            0..=15 => s.dot_halves::<15>(u, &x.q),
+            16.. => s.dot_halves::<63>(u, &x.q),
+        };
+        let (x_d, x_sum) = (x.d.as_chunks::<4>().0, x.halves.as_chunks::<8>().0);
+        for v in 0..2 {
+            sum = l.fma(l.to_f32(dots[v]), l.mul(d[v], l.load_twice(&x_d[v])), sum);
+            rest = l.fma(m[v], l.load_f32(&x_sum[v]), rest);
         }
+    } else {
+        let dots = match F::MAX {
+            0..=15 => s.dot_groups::<15>(u, &x.q),
+            16..=31 => s.dot_groups::<31>(u, &x.q),
+            32..=127 => s.dot_groups::<127>(u, &x.q),
+            128.. => s.dot_groups::<255>(u, &x.q),
+        };
+        sum = l.fma(l.to_f32(dots), l.mul(d[0], l.load_f32(&x.d)), sum);
+        // 8-bit weights taken as signed ones need no correction.
+        if !(S::WIDE_IS_SIGNED && F::MAX > 127) {
+            rest = l.fma(m[0], l.load_f32(&x.sum), rest);
+        }
+    }
+    [sum, rest]
+}
+
+/// By what the products of sums of activations are multiplied: minima are complete, offsets still missing.
+#[inline(always)]
+fn zero_factor<F: Format>() -> f32 {
+    match F::ZERO {
+        Zero::Minima => 1.0,
+        Zero::Offset(offset) => -f32::from(offset),
     }
 }
 
@@ -211,15 +270,16 @@ fn panels<S: Simd, F: Format>(
     scratch: &mut Scratch,
     sink: &mut dyn Sink,
 ) {
-    let n_blocks = x.width();
-    let pieces = n_blocks.div_ceil(PANEL_BLOCKS).max(1);
+    // In groups of 32.
+    let n_groups = w.width() * F::GROUPS;
+    let pieces = n_groups.div_ceil(PANEL_GROUPS).max(1);
     let mut row = rows.start;
     while row < rows.end {
         let n_rows = PANEL_ROWS.min(rows.end - row);
         for piece in 0..pieces {
-            let from = piece * PANEL_BLOCKS;
-            let part = from..n_blocks.min(from + PANEL_BLOCKS);
-            let x = x.columns(part.clone());
+            let from = piece * PANEL_GROUPS;
+            let part = from..n_groups.min(from + PANEL_GROUPS);
+            let x = x.columns(from / 8..part.end.div_ceil(8));
             // The sums come first, so that they stay where they are when the last piece is shorter.
             let sums_size = if pieces > 1 { x.n() * PANEL_ROWS * 4 } else { 0 };
             let [partial, bytes] = scratch.split([sums_size, panel_bytes::<F>(part.len())]);
@@ -262,10 +322,15 @@ fn sweep<S: Simd, F: Format>(
     }
 }
 
-/// Bytes of a panel of `n_blocks` blocks of 32 per row.
-fn panel_bytes<F: Format>(n_blocks: usize) -> usize {
-    let n_subs = n_blocks * if F::HALVES { 2 } else { 1 };
-    n_blocks * 32 * PANEL_ROWS + 2 * n_subs * PANEL_ROWS * 4
+/// Bytes of a panel of `n_groups` groups of 32 per row.
+fn panel_bytes<F: Format>(n_groups: usize) -> usize {
+    let n_subs = n_groups * parts::<F>();
+    n_groups * 32 * PANEL_ROWS + 2 * n_subs * PANEL_ROWS * 4
+}
+
+/// Parts of a group with scales of their own.
+const fn parts<F: Format>() -> usize {
+    if F::HALVES { 2 } else { 1 }
 }
 
 /// Unpacks the blocks `part` of up to 32 rows into `bytes`; absent rows repeat the last.
@@ -278,35 +343,77 @@ fn expand<'a, S: Simd, F: Format>(
     bytes: &'a mut [u8],
 ) -> PanelI8<'a> {
     let l = s.lanes();
-    let n_parts = F::GROUPS * if F::HALVES { 2 } else { 1 };
-    let (q, scales) = bytes.split_at_mut(part.len() * F::LEN * PANEL_ROWS);
-    let (d, m) = bytemuck::cast_slice_mut::<u8, f32>(scales).split_at_mut(part.len() * n_parts * PANEL_ROWS);
-    for group in 0..PANEL_ROWS / 8 {
-        let eight: [&[F]; 8] =
-            std::array::from_fn(|r| &w.row((rows.start + 8 * group + r).min(rows.end - 1))[part.clone()]);
+    let n_groups = part.len() * F::GROUPS;
+    let (q, scales) = bytes.split_at_mut(n_groups * 32 * PANEL_ROWS);
+    let (d, m) = bytemuck::cast_slice_mut::<u8, f32>(scales).split_at_mut(n_groups * parts::<F>() * PANEL_ROWS);
+    for column in (0..PANEL_ROWS).step_by(8) {
+        let mut eight: [&[F]; 8] = [&[]; 8];
+        for (r, row) in eight.iter_mut().enumerate() {
+            *row = &w.row((rows.start + column + r).min(rows.end - 1))[part.clone()];
+        }
+        expand_scales::<S, F>(s, eight, column, d, m);
         for i in 0..part.len() {
-            for (r, row) in eight.iter().enumerate() {
-                let scales = row[i].scales(l);
-                for j in 0..n_parts {
-                    let at = (i * n_parts + j) * PANEL_ROWS + 8 * group + r;
-                    d[at] = scales.d[j];
-                    m[at] = scales.m[j];
-                }
-            }
             for g in 0..F::GROUPS {
                 let mut bytes = [l.splat(0); 8];
                 for (bytes, row) in bytes.iter_mut().zip(&eight) {
                     *bytes = row[i].unpack(l, g);
                 }
                 let columns = l.transpose(bytes);
-                for (step, column) in columns.into_iter().enumerate() {
-                    let at = ((i * F::GROUPS + g) * 8 + step) * PANEL_ROWS * 4 + 32 * group;
-                    l.store(q[at..].first_chunk_mut().expect("a panel step is 128 bytes"), column);
+                for (step, column_bytes) in columns.into_iter().enumerate() {
+                    let at = ((i * F::GROUPS + g) * 8 + step) * PANEL_ROWS * 4 + 4 * column;
+                    l.store(q[at..].first_chunk_mut().expect("a panel step is 128 bytes"), column_bytes);
                 }
             }
         }
     }
-    PanelI8 { q, d, m }
+    PanelI8 { q, d, m, n_groups }
+}
+
+/// Scales and minima of eight rows, at rows `column..` of a panel.
+#[inline(always)]
+fn expand_scales<S: Simd, F: Format>(s: S, rows: [&[F]; 8], column: usize, d: &mut [f32], m: &mut [f32]) {
+    let l = s.lanes();
+    let per_block = X_BLOCK / F::LEN;
+    let n = rows[0].len();
+    let n_whole = n / per_block;
+    let n_vectors = parts::<F>();
+    for b in 0..n_whole {
+        let mut vectors = [ScaleVectors { d: [l.zero(); 2], m: [l.zero(); 2] }; 8];
+        for (vectors, row) in vectors.iter_mut().zip(rows) {
+            let blocks = &row[b * per_block..][..per_block];
+            let mut of_group = [&blocks[0]; 8];
+            for (g, of_group) in of_group.iter_mut().enumerate() {
+                *of_group = &blocks[g / F::GROUPS];
+            }
+            *vectors = F::scale_vectors(l, of_group);
+            if let Zero::Offset(offset) = F::ZERO {
+                for v in 0..n_vectors {
+                    vectors.m[v] = l.mul(vectors.d[v], l.splat_f32(-f32::from(offset)));
+                }
+            }
+        }
+        for v in 0..n_vectors {
+            let (mut by_row, mut minima) = ([l.splat(0); 8], [l.splat(0); 8]);
+            for r in 0..8 {
+                by_row[r] = l.bits(vectors[r].d[v]);
+                minima[r] = l.bits(vectors[r].m[v]);
+            }
+            for (i, (d8, m8)) in l.transpose(by_row).into_iter().zip(l.transpose(minima)).enumerate() {
+                // Halves come in the order of `half_index`.
+                let sub = if F::HALVES { 8 * v + 2 * (i % 4) + i / 4 } else { i };
+                let at = (8 * n_vectors * b + sub) * PANEL_ROWS + column;
+                l.store(bytemuck::cast_mut::<[f32; 8], _>(d[at..].first_chunk_mut().expect("eight rows")), d8);
+                l.store(bytemuck::cast_mut::<[f32; 8], _>(m[at..].first_chunk_mut().expect("eight rows")), m8);
+            }
+        }
+    }
+    for i in n_whole * per_block..n {
+        for (r, row) in rows.iter().enumerate() {
+            let scales = row[i].scales(l);
+            let at = i * PANEL_ROWS + column + r;
+            (d[at], m[at]) = (scales.d[0], scales.m[0]);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -353,23 +460,26 @@ mod tests {
         let mut random = Random((k * 1000 + m * 10 + n) as u64);
         let data = random.blocks(dtype, k * m);
         let values = dequantized(dtype, &data);
-        let mut x = vec![XBlock::default(); n * k / 32];
-        for blocks in x.chunks_exact_mut(k / 32) {
+        let width = x_blocks(k);
+        let mut x = vec![XBlock::default(); n * width];
+        for blocks in x.chunks_exact_mut(width) {
             isa.run(QuantizeRow { x: &random.floats(k), blocks });
         }
         let mut sink = Store { m, out: vec![f32::NAN; n * m] };
         isa.run(Product {
             w: Weights { dtype, data: &data, k, m },
             rows: 0..m,
-            x: Rows::new(&x, k / 32, k / 32, n),
+            x: Rows::new(&x, width, width, n),
             scratch: &mut Scratch::default(),
             sink: &mut sink,
         });
         let expected: Vec<f64> = x
-            .chunks_exact(k / 32)
+            .chunks_exact(width)
             .flat_map(|x| {
                 values.chunks_exact(k).map(move |w| {
-                    let x = x.iter().flat_map(|b| b.q.map(|q| f64::from(q) * f64::from(b.d)));
+                    let x = x.iter().flat_map(|b| {
+                        b.q.iter().enumerate().map(|(i, q)| f64::from(*q) * f64::from(b.d[i / 32]))
+                    });
                     w.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum()
                 })
             })
@@ -384,7 +494,7 @@ mod tests {
                 assert!(crate::backend::cpu::formats::has_integer_kernels(dtype));
                 let len = dtype.block_size();
                 for (blocks, m, n) in
-                    [(1, 1, 1), (3, 7, 1), (2, 9, 2), (5, 5, 3), (1, 6, 4), (3, 33, 5), (2, 40, 7), (3, 70, 15)]
+                    [(1, 1, 1), (3, 7, 1), (18, 45, 1), (2, 9, 2), (9, 35, 2), (5, 5, 3), (17, 6, 4), (3, 33, 5), (2, 40, 7), (19, 70, 15)]
                 {
                     let error = worst(isa, dtype, blocks * len, m, n);
                     assert!(error < TOLERANCE, "{} {dtype} {blocks} blocks x {m} x {n}: {error}", isa.name());
@@ -397,7 +507,7 @@ mod tests {
     fn long_rows_are_summed_in_pieces() {
         for isa in kernels::available() {
             for dtype in [DType::Q4_1, DType::Q6K] {
-                let error = worst(isa, dtype, PANEL_BLOCKS * 32 * 2 + 256, 3, 6);
+                let error = worst(isa, dtype, PANEL_GROUPS * 32 * 2 + 256, 3, 6);
                 assert!(error < TOLERANCE, "{} {dtype}: {error}", isa.name());
             }
         }

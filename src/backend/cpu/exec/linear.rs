@@ -1,7 +1,7 @@
 //! Linear layers: norm and quantization of the input, then the products with what follows them.
 
 use super::{Leave, Needs, Part, Run, Worker};
-use crate::backend::cpu::act::{QuantizeRow, X_BLOCK, XBlock};
+use crate::backend::cpu::act::{QuantizeRow, X_GROUP, XBlock, x_blocks};
 use crate::backend::cpu::elementwise::{GluRow, UnaryRow};
 use crate::backend::cpu::float_product::FloatProduct;
 use crate::backend::cpu::formats::has_integer_kernels;
@@ -25,13 +25,13 @@ const ITEM_BYTES: usize = 32 << 10;
 /// Whether a weight is multiplied by integer kernels.
 pub fn takes_blocks(w: &Value, address: usize) -> bool {
     // A file may have been written with an alignment that the blocks' f16 scales do not like.
-    has_integer_kernels(w.dtype) && address.is_multiple_of(2) && w.ne[0].is_multiple_of(X_BLOCK)
+    has_integer_kernels(w.dtype) && address.is_multiple_of(2) && w.ne[0].is_multiple_of(X_GROUP)
 }
 
 /// Buffers for the input of a step.
 pub fn needs(graph: &Graph, l: &Linear) -> Needs {
     let [k, n, ..] = graph.value(graph_input(l)).ne;
-    Needs { blocks: n * k.div_ceil(X_BLOCK), floats: n * k }
+    Needs { blocks: n * x_blocks(k), floats: n * k }
 }
 
 fn graph_input(l: &Linear) -> crate::graph::ValueId {
@@ -59,7 +59,7 @@ impl Run<'_> {
         let [k, n, ..] = x.value.ne;
         let norm = l.norm.map(|id| self.weighted(id)).transpose()?;
         let norm = norm.as_ref();
-        let n_blocks = if any_blocks { k / X_BLOCK } else { 0 };
+        let n_blocks = if any_blocks { x_blocks(k) } else { 0 };
 
         // One token is prepared by every thread for itself, which is quicker than to wait for another.
         let [own_blocks, own_floats, gate] =

@@ -2,7 +2,7 @@
 
 use super::linear::takes_blocks;
 use super::{Needs, Part, Run, Worker, take_rows};
-use crate::backend::cpu::act::{QuantizeRow, X_BLOCK, XBlock};
+use crate::backend::cpu::act::{QuantizeRow, XBlock, x_blocks};
 use crate::backend::cpu::elementwise::{BinaryRow, GluRow, RotateHead, SoftMaxRow, UnaryRow, hadamard};
 use crate::backend::cpu::float_product::{FloatProduct, dot};
 use crate::backend::cpu::kernels::Kernel;
@@ -24,7 +24,7 @@ pub fn needs(graph: &Graph, id: ValueId) -> Needs {
     match &graph.value(id).source {
         Source::Node { op: Op::MatMulId, inputs } => {
             let x = graph.value(inputs[1]);
-            Needs { blocks: x.n_rows() * x.ne[0].div_ceil(X_BLOCK), floats: x.n_elements() }
+            Needs { blocks: x.n_rows() * x_blocks(x.ne[0]), floats: x.n_elements() }
         }
         Source::Node { .. } | Source::Weight(_) | Source::State(_) | Source::Input(_) | Source::View { .. } => {
             Needs::default()
@@ -300,7 +300,7 @@ impl Run<'_> {
         // SAFETY: weights are constant; computed operands are complete.
         let data = unsafe { w.bytes() };
         let integer = takes_blocks(w.value, data.as_ptr() as usize);
-        let n_blocks = k / X_BLOCK;
+        let n_blocks = if integer { x_blocks(k) } else { 0 };
 
         let [buffer] = worker.rows.split([k * 4]);
         let buffer: &mut [f32] = bytemuck::cast_slice_mut(buffer);
@@ -372,7 +372,7 @@ impl Run<'_> {
         [scratch, collected]: [&mut Scratch; 2],
         sink: &mut Scatter<'_>,
     ) {
-        let (n, k, n_blocks) = (sources.len(), w.k, w.k / X_BLOCK);
+        let (n, k, n_blocks) = (sources.len(), w.k, x_blocks(w.k));
         if integer {
             let [bytes] = collected.split([n * n_blocks * size_of::<XBlock>()]);
             let blocks: &mut [XBlock] = bytemuck::cast_slice_mut(bytes);

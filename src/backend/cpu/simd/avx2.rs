@@ -5,7 +5,7 @@
 //! value times the activation with the weight's sign.
 
 use super::{BytesOf, Emit, IntsOf, Lanes, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
-use crate::backend::cpu::act::XBlock;
+use crate::backend::cpu::act::{X_BLOCK, XBlock, half_index};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX2, FMA and F16C.
@@ -120,6 +120,66 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn round_scaled(self, x: &[f32; 32], scale: f32) -> __m256i {
+        // SAFETY: AVX2 is there; the reference covers 32 numbers.
+        unsafe {
+            let scale = _mm256_set1_ps(scale);
+            let mut ints = [_mm256_setzero_si256(); 4];
+            for (ints, x) in ints.iter_mut().zip(x.as_chunks::<8>().0) {
+                *ints = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x.as_ptr()), scale));
+            }
+            let words = [_mm256_packs_epi32(ints[0], ints[1]), _mm256_packs_epi32(ints[2], ints[3])];
+            // Packing works on halves of registers, so that fours of bytes come out in the order 0 2 4 6 1 3 5 7.
+            let bytes = _mm256_packs_epi16(words[0], words[1]);
+            let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            _mm256_max_epi8(bytes, _mm256_set1_epi8(-127))
+        }
+    }
+    #[inline(always)]
+    fn bits(self, a: __m256) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_castps_si256(a) }
+    }
+    #[inline(always)]
+    fn to_f32(self, i: __m256i) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_cvtepi32_ps(i) }
+    }
+    #[inline(always)]
+    fn bytes(self, b: [u8; 8]) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(b)))) }
+    }
+    #[inline(always)]
+    fn halves(self, b: [i8; 16]) -> [__m256; 2] {
+        // SAFETY: AVX2 is there; the array covers 16 bytes.
+        unsafe {
+            let order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+            let b = _mm_shuffle_epi8(_mm_loadu_si128(b.as_ptr().cast()), order);
+            let (low, high) = (_mm256_cvtepi8_epi32(b), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(b, b)));
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+        }
+    }
+    #[inline(always)]
+    fn f16s(self, bits: [u16; 8]) -> __m256 {
+        let [a, b, c, d, e, f, g, h] = bits.map(|b| b as i16);
+        // SAFETY: F16C is there.
+        unsafe { _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h)) }
+    }
+    #[inline(always)]
+    fn f16_pairs(self, bits: [u32; 8]) -> [__m256; 2] {
+        let [a, b, c, d, e, f, g, h] = bits.map(|b| b as i32);
+        // SAFETY: AVX2 and F16C are there.
+        unsafe {
+            let pairs = _mm256_setr_epi32(a, b, c, d, e, f, g, h);
+            let apart = _mm256_setr_epi8(
+                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+            );
+            let apart = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(pairs, apart));
+            [_mm256_cvtph_ps(_mm256_castsi256_si128(apart)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(apart))]
+        }
+    }
+    #[inline(always)]
     fn zero(self) -> __m256 {
         // SAFETY: AVX2 is there.
         unsafe { _mm256_setzero_ps() }
@@ -145,6 +205,68 @@ impl Lanes for Avx2 {
             let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
             _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
         }
+    }
+    #[inline(always)]
+    fn sum8(self, a: [__m256; 8]) -> [f32; 8] {
+        let mut out = [0.0; 8];
+        // SAFETY: AVX2 is there; the array covers 32 bytes.
+        unsafe {
+            let mut pairs = [_mm256_setzero_ps(); 4];
+            for i in 0..4 {
+                pairs[i] = _mm256_hadd_ps(a[2 * i], a[2 * i + 1]);
+            }
+            let (a, b) = (_mm256_hadd_ps(pairs[0], pairs[1]), _mm256_hadd_ps(pairs[2], pairs[3]));
+            let (low, high) = (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+            _mm256_storeu_ps(out.as_mut_ptr(), _mm256_add_ps(low, high));
+        }
+        out
+    }
+    #[inline(always)]
+    fn max8(self, a: [__m256; 8]) -> [f32; 8] {
+        let mut out = [0.0; 8];
+        // SAFETY: AVX2 is there; the array covers 32 bytes.
+        unsafe {
+            let mut pairs = [_mm256_setzero_pd(); 4];
+            for i in 0..4 {
+                let (a, b) = (a[2 * i], a[2 * i + 1]);
+                pairs[i] = _mm256_castps_pd(_mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)));
+            }
+            let mut fours = [_mm256_setzero_ps(); 2];
+            for i in 0..2 {
+                let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
+                let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+                fours[i] = _mm256_max_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+            }
+            let [a, b] = fours;
+            let (low, high) = (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+            _mm256_storeu_ps(out.as_mut_ptr(), _mm256_max_ps(low, high));
+        }
+        out
+    }
+    #[inline(always)]
+    fn load_twice(self, p: &[f32; 4]) -> __m256 {
+        // SAFETY: AVX2 is there; the reference covers 16 bytes.
+        unsafe { _mm256_broadcast_ps(&*p.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
     }
     #[inline(always)]
     fn f16(self, h: half::f16) -> f32 {
@@ -200,6 +322,11 @@ impl Lanes for Avx2 {
     }
 }
 
+/// How many products of `vpmaddubsw` with weights up to `max` can be added in 16 bits.
+const fn room(max: u8) -> usize {
+    if max > 127 { 1 } else { i16::MAX as usize / (254 * max as usize) }
+}
+
 impl Avx2 {
     /// 16-bit sums of products of byte pairs, exact for `MAX <= 127` or, taken as `u - 128`, above.
     #[inline(always)]
@@ -214,66 +341,147 @@ impl Avx2 {
         }
     }
 
-    /// Two rows groups of eight of a panel times `T` tokens.
+    /// Sums neighbouring 16-bit numbers.
     #[inline(always)]
-    fn tile_i8<const T: usize, const HALVES: bool, const MAX: u8>(
+    fn widen_sums(self, a: __m256i) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_madd_epi16(a, _mm256_set1_epi16(1)) }
+    }
+
+    /// Of eight registers, each half of which holds the parts of a sum in 32 bits: the sums, of their halves 0 and 1 four
+    /// registers each.
+    #[inline(always)]
+    pub(super) fn join_sums(self, a: [__m256i; 8]) -> [__m256i; 2] {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let mut pairs = [_mm256_setzero_si256(); 4];
+            for i in 0..4 {
+                let (a, b) = (a[2 * i], a[2 * i + 1]);
+                pairs[i] = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            }
+            let mut fours = [_mm256_setzero_si256(); 2];
+            for i in 0..2 {
+                let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
+                fours[i] = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+            }
+            fours
+        }
+    }
+
+    /// The same of products in 16 bits. As long as there is room they are added as pairs of 16 bits, which saves half of
+    /// the instructions; the result is such pairs if there is [`room`] for four, else 32 bits.
+    #[inline(always)]
+    fn join_products<const MAX: u8>(self, mut a: [__m256i; 8]) -> [__m256i; 2] {
+        if room(MAX) < 2 {
+            for a in &mut a {
+                *a = self.widen_sums(*a);
+            }
+            return self.join_sums(a);
+        }
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let mut pairs = [_mm256_setzero_si256(); 4];
+            for i in 0..4 {
+                let (a, b) = (a[2 * i], a[2 * i + 1]);
+                pairs[i] = _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+                if room(MAX) < 4 {
+                    pairs[i] = self.widen_sums(pairs[i]);
+                }
+            }
+            let mut fours = [_mm256_setzero_si256(); 2];
+            for i in 0..2 {
+                let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
+                let (low, high) = (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+                fours[i] = if room(MAX) < 4 { _mm256_add_epi32(low, high) } else { _mm256_add_epi16(low, high) };
+            }
+            fours
+        }
+    }
+
+    /// All products of eight groups.
+    #[inline(always)]
+    fn all_products<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> [__m256i; 8] {
+        let mut p = u;
+        for (p, q) in p.iter_mut().zip(q.as_chunks::<32>().0) {
+            // SAFETY: AVX2 is there; the reference covers 32 bytes.
+            *p = self.products::<MAX>(*p, unsafe { _mm256_loadu_si256(q.as_ptr().cast()) });
+        }
+        p
+    }
+
+    /// Eight or sixteen rows (`H` registers) of a panel times `T` tokens. `x` are their first blocks.
+    #[inline(always)]
+    fn tile_i8<const T: usize, const H: usize, const HALVES: bool, const MAX: u8>(
         self,
         panel: PanelI8<'_>,
-        group: usize,
+        column: usize,
         x: [*const XBlock; T],
-        n_blocks: usize,
         out: &mut [[f32; PANEL_ROWS]; T],
     ) {
         let n_subs = if HALVES { 2 } else { 1 };
         let steps = 8 / n_subs;
-        // How many products fit into 16 bits.
-        let room = if MAX > 127 { 1 } else { (i16::MAX as usize / (254 * MAX as usize)).min(steps) };
-        let column = 8 * group;
-        // SAFETY: AVX2 and FMA are there; `sweep_i8` checked that the panel and the tokens have `n_blocks` blocks.
+        // Products that fit into 16 bits are added there.
+        let room = if room(MAX) < steps { room(MAX) } else { steps };
+        // SAFETY: AVX2 and FMA are there; `sweep_i8` checked that the panel and the tokens have `n_groups` groups.
         unsafe {
             let ones = _mm256_set1_epi16(1);
-            let mut sums = [[_mm256_setzero_ps(); 2]; T];
-            for i in 0..n_blocks * n_subs {
-                let (b, sub) = (i / n_subs, i % n_subs);
-                let mut dots = [[_mm256_setzero_si256(); 2]; T];
-                let mut step = 0;
-                while step < steps {
-                    let mut partial = [[_mm256_setzero_si256(); 2]; T];
-                    for s in step..step + room {
-                        let w = panel.q.as_ptr().add(((i * steps + s) * PANEL_ROWS + column) * 4);
-                        let w = [_mm256_loadu_si256(w.cast()), _mm256_loadu_si256(w.add(32).cast())];
+            let mut sums = [[_mm256_setzero_ps(); H]; T];
+            for i in 0..panel.n_groups * n_subs {
+                let (group, sub) = (i / n_subs, i % n_subs);
+                let (block, group) = (group / 8, group % 8);
+                let w = panel.q.as_ptr().add((i * steps * PANEL_ROWS + column) * 4);
+                let mut dots = [[_mm256_setzero_si256(); H]; T];
+                for from in (0..steps).step_by(room) {
+                    let mut partial = [[_mm256_setzero_si256(); H]; T];
+                    for s in from..from + room {
+                        let mut bytes = [_mm256_setzero_si256(); H];
+                        let mut signs = bytes;
+                        for h in 0..H {
+                            bytes[h] = _mm256_loadu_si256(w.add(s * PANEL_ROWS * 4 + 32 * h).cast());
+                            if MAX > 127 {
+                                signs[h] = _mm256_xor_si256(bytes[h], _mm256_set1_epi8(-128));
+                                bytes[h] = _mm256_abs_epi8(signs[h]);
+                            }
+                        }
                         for t in 0..T {
-                            let q = (*x[t].add(b)).q.as_ptr().add((sub * steps + s) * 4).cast::<i32>();
+                            let q = (*x[t].add(block)).q.as_ptr().add(32 * group + (sub * steps + s) * 4).cast::<i32>();
                             let q = _mm256_set1_epi32(q.read_unaligned());
-                            for h in 0..2 {
-                                partial[t][h] = _mm256_add_epi16(partial[t][h], self.products::<MAX>(w[h], q));
+                            for h in 0..H {
+                                let q = if MAX > 127 { _mm256_sign_epi8(q, signs[h]) } else { q };
+                                let products = _mm256_maddubs_epi16(bytes[h], q);
+                                partial[t][h] =
+                                    if s == from { products } else { _mm256_add_epi16(partial[t][h], products) };
                             }
                         }
                     }
                     for t in 0..T {
-                        for h in 0..2 {
-                            dots[t][h] = _mm256_add_epi32(dots[t][h], _mm256_madd_epi16(partial[t][h], ones));
+                        for h in 0..H {
+                            let wide = _mm256_madd_epi16(partial[t][h], ones);
+                            dots[t][h] = if from == 0 { wide } else { _mm256_add_epi32(dots[t][h], wide) };
                         }
                     }
-                    step += room;
                 }
                 let at = i * PANEL_ROWS + column;
-                for h in 0..2 {
+                for h in 0..H {
                     let d = _mm256_loadu_ps(panel.d.as_ptr().add(at + 8 * h));
                     let m = _mm256_loadu_ps(panel.m.as_ptr().add(at + 8 * h));
                     for t in 0..T {
-                        let x = &*x[t].add(b);
-                        let scale = _mm256_mul_ps(d, _mm256_set1_ps(x.d));
+                        let x = &*x[t].add(block);
+                        let scale = _mm256_mul_ps(d, _mm256_set1_ps(*x.d.as_ptr().add(group)));
                         sums[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[t][h]), scale, sums[t][h]);
                         if MAX <= 127 {
-                            let s = if HALVES { x.s[sub] } else { x.sum };
+                            let s = if HALVES {
+                                *x.halves.as_ptr().add(half_index(group, sub))
+                            } else {
+                                *x.sum.as_ptr().add(group)
+                            };
                             sums[t][h] = _mm256_fmadd_ps(m, _mm256_set1_ps(s), sums[t][h]);
                         }
                     }
                 }
             }
             for t in 0..T {
-                for h in 0..2 {
+                for h in 0..H {
                     _mm256_storeu_ps(out[t][column + 8 * h..][..8].as_mut_ptr(), sums[t][h]);
                 }
             }
@@ -282,7 +490,7 @@ impl Avx2 {
 
     /// All tokens from `from` on that come in groups of `T`; returns where it stopped.
     #[inline(always)]
-    fn tiles_i8<const T: usize, const HALVES: bool, const MAX: u8>(
+    fn tiles_i8<const T: usize, const H: usize, const HALVES: bool, const MAX: u8>(
         self,
         panel: PanelI8<'_>,
         x: Rows<'_, XBlock>,
@@ -291,8 +499,8 @@ impl Avx2 {
     ) -> usize {
         while from + T <= x.n() {
             let mut out = [[0.0; PANEL_ROWS]; T];
-            for group in [0, 2] {
-                self.tile_i8::<T, HALVES, MAX>(panel, group, x.pointers(from), x.width(), &mut out);
+            for column in (0..PANEL_ROWS).step_by(8 * H) {
+                self.tile_i8::<T, H, HALVES, MAX>(panel, column, x.pointers(from), &mut out);
             }
             for (t, sums) in out.iter().enumerate() {
                 emit(from + t, sums);
@@ -368,8 +576,28 @@ impl Simd for Avx2 {
         // SAFETY: AVX2 is there; the reference covers 32 bytes.
         unsafe {
             let q = _mm256_loadu_si256(q.as_ptr().cast());
-            _mm256_madd_epi16(self.products::<MAX>(u, q), _mm256_set1_epi16(1))
+            self.widen_sums(self.products::<MAX>(u, q))
         }
+    }
+
+    #[inline(always)]
+    fn dot_groups<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> __m256i {
+        let [a, b] = self.join_products::<MAX>(self.all_products::<MAX>(u, q));
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let (low, high) = (_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b));
+            match room(MAX) {
+                0..4 => _mm256_add_epi32(low, high),
+                4..8 => _mm256_add_epi32(self.widen_sums(low), self.widen_sums(high)),
+                8.. => self.widen_sums(_mm256_add_epi16(low, high)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn dot_halves<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> [__m256i; 2] {
+        let [a, b] = self.join_products::<MAX>(self.all_products::<MAX>(u, q));
+        if room(MAX) < 4 { [a, b] } else { [self.widen_sums(a), self.widen_sums(b)] }
     }
 
     #[inline(always)]
@@ -398,8 +626,9 @@ unsafe fn sweep_i8<const HALVES: bool, const MAX: u8>(
     emit: Emit<'_>,
 ) {
     panel.check::<HALVES>(x.width());
-    let next = s.tiles_i8::<3, HALVES, MAX>(panel, x, 0, emit);
-    s.tiles_i8::<1, HALVES, MAX>(panel, x, next, emit);
+    let next = s.tiles_i8::<4, 2, HALVES, MAX>(panel, x, 0, emit);
+    let next = s.tiles_i8::<2, 2, HALVES, MAX>(panel, x, next, emit);
+    s.tiles_i8::<1, 2, HALVES, MAX>(panel, x, next, emit);
 }
 
 /// # Safety

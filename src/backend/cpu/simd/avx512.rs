@@ -6,7 +6,7 @@
 
 use super::avx2::Avx2;
 use super::{BytesOf, Emit, IntsOf, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
-use crate::backend::cpu::act::XBlock;
+use crate::backend::cpu::act::{X_BLOCK, XBlock, half_index};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX-512 F, BW, VL and VNNI, and all that [`Avx2`] proves.
@@ -27,23 +27,23 @@ impl Avx512 {
         self,
         panel: PanelI8<'_>,
         x: [*const XBlock; T],
-        n_blocks: usize,
         out: &mut [[f32; PANEL_ROWS]; T],
     ) {
         let n_subs = if HALVES { 2 } else { 1 };
         let steps = 8 / n_subs;
-        // SAFETY: the instructions are there; `sweep_i8` checked that the panel and the tokens have `n_blocks` blocks.
+        // SAFETY: the instructions are there; `sweep_i8` checked that the panel and the tokens have `n_groups` groups.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); 2]; T];
-            for b in 0..n_blocks {
+            for group in 0..panel.n_groups {
+                let (b, g) = (group / 8, group % 8);
                 for sub in 0..n_subs {
-                    let i = b * n_subs + sub;
+                    let i = group * n_subs + sub;
                     let mut dots = [[_mm512_setzero_si512(); 2]; T];
                     for s in 0..steps {
                         let w = panel.q.as_ptr().add((i * steps + s) * PANEL_ROWS * 4);
                         let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(64).cast())];
                         for t in 0..T {
-                            let q = (*x[t].add(b)).q.as_ptr().add((sub * steps + s) * 4).cast::<i32>();
+                            let q = (*x[t].add(b)).q.as_ptr().add(32 * g + (sub * steps + s) * 4).cast::<i32>();
                             let q = _mm512_set1_epi32(q.read_unaligned());
                             dots[t][0] = _mm512_dpbusd_epi32(dots[t][0], w[0], q);
                             dots[t][1] = _mm512_dpbusd_epi32(dots[t][1], w[1], q);
@@ -55,8 +55,12 @@ impl Avx512 {
                         let m = _mm512_loadu_ps(panel.m.as_ptr().add(at + 16 * h));
                         for t in 0..T {
                             let x = &*x[t].add(b);
-                            let s = if HALVES { x.s[sub] } else { x.sum };
-                            let scale = _mm512_mul_ps(d, _mm512_set1_ps(x.d));
+                            let s = if HALVES {
+                                *x.halves.as_ptr().add(half_index(g, sub))
+                            } else {
+                                *x.sum.as_ptr().add(g)
+                            };
+                            let scale = _mm512_mul_ps(d, _mm512_set1_ps(*x.d.as_ptr().add(g)));
                             sums[t][h] = _mm512_fmadd_ps(m, _mm512_set1_ps(s), sums[t][h]);
                             sums[t][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][h]), scale, sums[t][h]);
                         }
@@ -81,7 +85,7 @@ impl Avx512 {
     ) -> usize {
         while from + T <= x.n() {
             let mut out = [[0.0; PANEL_ROWS]; T];
-            self.tile_i8::<T, HALVES>(panel, x.pointers(from), x.width(), &mut out);
+            self.tile_i8::<T, HALVES>(panel, x.pointers(from), &mut out);
             for (t, sums) in out.iter().enumerate() {
                 emit(from + t, sums);
             }
@@ -145,6 +149,22 @@ impl Simd for Avx512 {
     fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self> {
         // SAFETY: VNNI and VL are there; the reference covers 32 bytes.
         unsafe { _mm256_dpbusd_epi32(_mm256_setzero_si256(), u, _mm256_loadu_si256(q.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+        let [a, b] = self.dot_halves::<MAX>(u, q);
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)) }
+    }
+
+    #[inline(always)]
+    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
+        let mut dots = u;
+        for (dot, q) in dots.iter_mut().zip(q.as_chunks::<32>().0) {
+            *dot = self.dot::<MAX>(*dot, q);
+        }
+        self.0.join_sums(dots)
     }
 
     #[inline(always)]

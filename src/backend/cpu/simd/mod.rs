@@ -11,7 +11,7 @@ pub mod avx512;
 pub mod neon;
 pub mod scalar;
 
-use super::act::XBlock;
+use super::act::{X_BLOCK, XBlock, x_blocks};
 
 /// Rows of weights in a panel.
 pub const PANEL_ROWS: usize = 32;
@@ -54,6 +54,21 @@ pub trait Lanes: Copy {
     fn spread(self, bits: u32, value: u8) -> Self::B;
     /// Transposes eight rows of eight groups of four bytes.
     fn transpose(self, rows: [Self::B; 8]) -> [Self::B; 8];
+    /// 32 numbers times `scale`, rounded to the nearest integer, ties to even; outside of -127..=127, and NaN, some number in
+    /// that range.
+    fn round_scaled(self, x: &[f32; 32], scale: f32) -> Self::B;
+    /// The bits of eight f32.
+    fn bits(self, a: Self::F) -> Self::B;
+    /// Converts integers.
+    fn to_f32(self, i: Self::I) -> Self::F;
+    /// Eight unsigned bytes as f32.
+    fn bytes(self, b: [u8; 8]) -> Self::F;
+    /// Sixteen signed bytes as f32, in the order of [`half_index`](super::act::half_index).
+    fn halves(self, b: [i8; 16]) -> [Self::F; 2];
+    /// Converts eight half-precision numbers, given as bits.
+    fn f16s(self, bits: [u16; 8]) -> Self::F;
+    /// Converts eight pairs of half-precision numbers, first ones in the low bits.
+    fn f16_pairs(self, bits: [u32; 8]) -> [Self::F; 2];
     /// Eight zeros.
     fn zero(self) -> Self::F;
     /// `acc + i * scale`.
@@ -62,10 +77,16 @@ pub trait Lanes: Copy {
     fn mul_add_halves(self, acc: Self::F, i: Self::I, scales: [f32; 2]) -> Self::F;
     /// Sum of the lanes.
     fn sum(self, a: Self::F) -> f32;
+    /// Sums of the lanes of each.
+    fn sum8(self, a: [Self::F; 8]) -> [f32; 8];
+    /// Largest lane of each, none of them negative; what NaN gives is unspecified.
+    fn max8(self, a: [Self::F; 8]) -> [f32; 8];
     /// Converts one half-precision number.
     fn f16(self, h: half::f16) -> f32;
     /// Reads eight f32.
     fn load_f32(self, p: &[f32; 8]) -> Self::F;
+    /// Reads four f32 into the lower and into the upper four lanes.
+    fn load_twice(self, p: &[f32; 4]) -> Self::F;
     /// Reads eight f16.
     fn load_f16(self, p: &[u8; 16]) -> Self::F;
     /// Reads eight bf16.
@@ -78,6 +99,14 @@ pub trait Lanes: Copy {
     fn splat_f32(self, v: f32) -> Self::F;
     /// `a * b + c`.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger of each two; `b` where one is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Magnitudes.
+    fn abs(self, a: Self::F) -> Self::F;
     /// Bytes `8 * i ..` as f32.
     fn widen(self, b: Self::B, i: usize) -> Self::F;
 }
@@ -106,6 +135,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Sums of products of groups of four neighbours: weights `u <= MAX`, activations `q` in -127..=127.
     fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self>;
 
+    /// Sums of products of each of eight groups of 32: weights `u <= MAX`, activations `q` in -127..=127.
+    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self>;
+
+    /// The same of each half of eight groups, in the order of [`half_index`](super::act::half_index).
+    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2];
+
     /// Multiplies a panel with every token. `emit(token, sums)` gets the sums of the panel's 32 rows.
     fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>);
 
@@ -123,6 +158,8 @@ pub struct PanelI8<'a> {
     pub d: &'a [f32],
     /// `[k / sub][32]`
     pub m: &'a [f32],
+    /// Groups of 32 elements per row.
+    pub n_groups: usize,
 }
 
 /// 32 columns of an f32 matrix: row `k` begins at `k * stride`.
@@ -195,11 +232,12 @@ impl<'a, T> Rows<'a, T> {
 }
 
 impl PanelI8<'_> {
-    /// Panics unless the panel holds `n_blocks` blocks of 32 per row.
+    /// Panics unless the panel holds all its groups, and tokens of `n_blocks` blocks too.
     #[inline(always)]
     pub fn check<const HALVES: bool>(&self, n_blocks: usize) {
-        let n_subs = if HALVES { 2 } else { 1 } * n_blocks * PANEL_ROWS;
-        assert!(self.q.len() >= n_blocks * 32 * PANEL_ROWS && self.d.len() >= n_subs && self.m.len() >= n_subs);
+        let n_subs = if HALVES { 2 } else { 1 } * self.n_groups * PANEL_ROWS;
+        assert!(n_blocks >= x_blocks(32 * self.n_groups));
+        assert!(self.q.len() >= self.n_groups * 32 * PANEL_ROWS && self.d.len() >= n_subs && self.m.len() >= n_subs);
     }
 }
 

@@ -2,7 +2,7 @@
 //! wider ones are moved down by 128.
 
 use super::{BytesOf, Emit, IntsOf, Lanes, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
-use crate::backend::cpu::act::XBlock;
+use crate::backend::cpu::act::{X_BLOCK, XBlock, half_index};
 use half::f16;
 use std::arch::aarch64::*;
 use std::array::from_fn;
@@ -45,23 +45,25 @@ impl Neon {
         let n_subs = if HALVES { 2 } else { 1 };
         let steps = 8 / n_subs;
         let mut out = [0.0; PANEL_ROWS];
-        // SAFETY: NEON is there; `sweep_i8` checked that the panel has as many blocks as the token.
+        // SAFETY: NEON is there; `sweep_i8` checked that the panel and the token have `n_groups` groups.
         unsafe {
             let mut sums = [vdupq_n_f32(0.0); QUADS];
-            for (i, (x, sub)) in x.iter().flat_map(|x| (0..n_subs).map(move |sub| (x, sub))).enumerate() {
+            for i in 0..panel.n_groups * n_subs {
+                let (group, sub) = (i / n_subs, i % n_subs);
+                let (x, g) = (&x[group / 8], group % 8);
                 let mut dots = [vdupq_n_s32(0); QUADS];
                 for s in 0..steps {
-                    let q = x.q.as_ptr().add((sub * steps + s) * 4).cast::<i32>().read_unaligned();
+                    let q = x.q.as_ptr().add(32 * g + (sub * steps + s) * 4).cast::<i32>().read_unaligned();
                     let q = vreinterpretq_s8_s32(vdupq_n_s32(q));
                     let w = panel.q.as_ptr().add((i * steps + s) * PANEL_ROWS * 4);
                     for (j, dot) in dots.iter_mut().enumerate() {
                         *dot = vaddq_s32(*dot, self.dot16(self.signed::<MAX>(vld1q_u8(w.add(16 * j))), q));
                     }
                 }
-                let s = if HALVES { x.s[sub] } else { x.sum };
+                let s = if HALVES { x.halves[half_index(g, sub)] } else { x.sum[g] };
                 for (j, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
                     let at = i * PANEL_ROWS + 4 * j;
-                    let scale = vmulq_n_f32(vld1q_f32(panel.d.as_ptr().add(at)), x.d);
+                    let scale = vmulq_n_f32(vld1q_f32(panel.d.as_ptr().add(at)), x.d[g]);
                     *sum = vfmaq_f32(*sum, vcvtq_f32_s32(dot), scale);
                     if MAX <= 127 {
                         *sum = vfmaq_n_f32(*sum, vld1q_f32(panel.m.as_ptr().add(at)), s);
@@ -194,6 +196,48 @@ impl Lanes for Neon {
         from_fn(|column| squares[column / 4].map(|square| square[column % 4]))
     }
     #[inline(always)]
+    fn round_scaled(self, x: &[f32; 32], scale: f32) -> Self::B {
+        // SAFETY: NEON is there; the reference covers 32 numbers.
+        from_fn(|h| unsafe {
+            let words = |i: usize| {
+                let ints = |i: usize| vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x.as_ptr().add(16 * h + 4 * i)), scale));
+                vcombine_s16(vqmovn_s32(ints(2 * i)), vqmovn_s32(ints(2 * i + 1)))
+            };
+            let bytes = vcombine_s8(vqmovn_s16(words(0)), vqmovn_s16(words(1)));
+            vreinterpretq_u8_s8(vmaxq_s8(bytes, vdupq_n_s8(-127)))
+        })
+    }
+    #[inline(always)]
+    fn bits(self, a: Self::F) -> Self::B {
+        // SAFETY: NEON is there.
+        a.map(|a| unsafe { vreinterpretq_u8_f32(a) })
+    }
+    #[inline(always)]
+    fn to_f32(self, i: Self::I) -> Self::F {
+        // SAFETY: NEON is there.
+        i.map(|i| unsafe { vcvtq_f32_s32(i) })
+    }
+    #[inline(always)]
+    fn bytes(self, b: [u8; 8]) -> Self::F {
+        // SAFETY: NEON is there; the array covers eight bytes.
+        unsafe {
+            let words = vmovl_u8(vld1_u8(b.as_ptr()));
+            [vcvtq_f32_u32(vmovl_u16(vget_low_u16(words))), vcvtq_f32_u32(vmovl_high_u16(words))]
+        }
+    }
+    #[inline(always)]
+    fn halves(self, b: [i8; 16]) -> [Self::F; 2] {
+        from_fn(|v| self.load_f32(&from_fn(|i| f32::from(b[8 * v + 2 * (i % 4) + i / 4]))))
+    }
+    #[inline(always)]
+    fn f16s(self, bits: [u16; 8]) -> Self::F {
+        self.load_f32(&bits.map(|b| f16::from_bits(b).to_f32()))
+    }
+    #[inline(always)]
+    fn f16_pairs(self, bits: [u32; 8]) -> [Self::F; 2] {
+        [self.f16s(bits.map(|b| b as u16)), self.f16s(bits.map(|b| (b >> 16) as u16))]
+    }
+    #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat_f32(0.0)
     }
@@ -210,6 +254,40 @@ impl Lanes for Neon {
     fn sum(self, a: Self::F) -> f32 {
         // SAFETY: NEON is there.
         unsafe { vaddvq_f32(vaddq_f32(a[0], a[1])) }
+    }
+    #[inline(always)]
+    fn sum8(self, a: [Self::F; 8]) -> [f32; 8] {
+        a.map(|a| self.sum(a))
+    }
+    #[inline(always)]
+    fn max8(self, a: [Self::F; 8]) -> [f32; 8] {
+        // SAFETY: NEON is there.
+        a.map(|a| unsafe { vmaxvq_f32(vmaxq_f32(a[0], a[1])) })
+    }
+    #[inline(always)]
+    fn load_twice(self, p: &[f32; 4]) -> Self::F {
+        // SAFETY: NEON is there; the reference covers four numbers.
+        [unsafe { vld1q_f32(p.as_ptr()) }; 2]
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { vaddq_f32(a[h], b[h]) })
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { vmulq_f32(a[h], b[h]) })
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { vbslq_f32(vcgtq_f32(a[h], b[h]), a[h], b[h]) })
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        a.map(|a| unsafe { vabsq_f32(a) })
     }
     #[inline(always)]
     fn f16(self, h: f16) -> f32 {
@@ -279,6 +357,35 @@ impl Simd for Neon {
     fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self> {
         // SAFETY: NEON is there; the reference covers 32 bytes.
         from_fn(|h| self.dot16(self.signed::<MAX>(u[h]), unsafe { vld1q_s8(q.as_ptr().add(16 * h)) }))
+    }
+
+    #[inline(always)]
+    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+        let q = q.as_chunks::<32>().0;
+        // SAFETY: NEON is there.
+        unsafe {
+            let dot = |g: usize| {
+                let dot = self.dot::<MAX>(u[g], &q[g]);
+                vaddq_s32(dot[0], dot[1])
+            };
+            let four = |g: usize| {
+                vpaddq_s32(vpaddq_s32(dot(g), dot(g + 1)), vpaddq_s32(dot(g + 2), dot(g + 3)))
+            };
+            [four(0), four(4)]
+        }
+    }
+
+    #[inline(always)]
+    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
+        let q = q.as_chunks::<32>().0;
+        // SAFETY: NEON is there.
+        unsafe {
+            let four = |g: usize| {
+                let dots: [IntsOf<Self>; 4] = from_fn(|i| self.dot::<MAX>(u[g + i], &q[g + i]));
+                from_fn(|h| vpaddq_s32(vpaddq_s32(dots[0][h], dots[1][h]), vpaddq_s32(dots[2][h], dots[3][h])))
+            };
+            [four(0), four(4)]
+        }
     }
 
     #[inline(never)]

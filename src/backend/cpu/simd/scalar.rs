@@ -1,7 +1,8 @@
 //! The plain form of every operation, for processors without vector kernels and as the reference in tests.
 
 use super::{BytesOf, Emit, IntsOf, Lanes, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
-use crate::backend::cpu::act::XBlock;
+use crate::backend::cpu::act::{X_BLOCK, XBlock, half_index};
+use crate::backend::cpu::math;
 use half::f16;
 use std::array::from_fn;
 
@@ -63,6 +64,34 @@ impl Lanes for Scalar {
         from_fn(|i| from_fn(|j| rows[j / 4][4 * i + j % 4]))
     }
     #[inline(always)]
+    fn round_scaled(self, x: &[f32; 32], scale: f32) -> [u8; 32] {
+        x.map(|x| math::round(x * scale).clamp(-127, 127) as i8 as u8)
+    }
+    #[inline(always)]
+    fn bits(self, a: [f32; 8]) -> [u8; 32] {
+        bytemuck::cast(a)
+    }
+    #[inline(always)]
+    fn to_f32(self, i: [i32; 8]) -> [f32; 8] {
+        i.map(|i| i as f32)
+    }
+    #[inline(always)]
+    fn bytes(self, b: [u8; 8]) -> [f32; 8] {
+        b.map(f32::from)
+    }
+    #[inline(always)]
+    fn halves(self, b: [i8; 16]) -> [[f32; 8]; 2] {
+        from_fn(|v| from_fn(|i| f32::from(b[8 * v + 2 * (i % 4) + i / 4])))
+    }
+    #[inline(always)]
+    fn f16s(self, bits: [u16; 8]) -> [f32; 8] {
+        bits.map(|b| f16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    fn f16_pairs(self, bits: [u32; 8]) -> [[f32; 8]; 2] {
+        [self.f16s(bits.map(|b| b as u16)), self.f16s(bits.map(|b| (b >> 16) as u16))]
+    }
+    #[inline(always)]
     fn zero(self) -> [f32; 8] {
         [0.0; 8]
     }
@@ -77,6 +106,34 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn sum(self, a: [f32; 8]) -> f32 {
         a.iter().sum()
+    }
+    #[inline(always)]
+    fn sum8(self, a: [[f32; 8]; 8]) -> [f32; 8] {
+        a.map(|a| self.sum(a))
+    }
+    #[inline(always)]
+    fn max8(self, a: [[f32; 8]; 8]) -> [f32; 8] {
+        a.map(|a| a.into_iter().fold(0.0, |max, v| if v > max { v } else { max }))
+    }
+    #[inline(always)]
+    fn load_twice(self, p: &[f32; 4]) -> [f32; 8] {
+        from_fn(|i| p[i % 4])
+    }
+    #[inline(always)]
+    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn abs(self, a: [f32; 8]) -> [f32; 8] {
+        a.map(f32::abs)
     }
     #[inline(always)]
     fn f16(self, h: half::f16) -> f32 {
@@ -133,25 +190,37 @@ impl Simd for Scalar {
         from_fn(|l| (4 * l..4 * l + 4).map(|i| i32::from(u[i]) * i32::from(q[i])).sum())
     }
 
+    #[inline(always)]
+    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+        let q = q.as_chunks::<32>().0;
+        from_fn(|g| self.dot::<MAX>(u[g], &q[g]).iter().sum())
+    }
+
+    #[inline(always)]
+    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
+        let q = q.as_chunks::<32>().0;
+        from_fn(|v| from_fn(|i| self.dot::<MAX>(u[4 * v + i % 4], &q[4 * v + i % 4])[i / 4 * 4..][..4].iter().sum()))
+    }
+
     #[inline(never)]
     fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
+        let n_subs = if HALVES { 2 } else { 1 };
+        let steps = 8 / n_subs;
         for t in 0..x.n() {
             let mut sums = [0.0; PANEL_ROWS];
-            for (b, x) in x.row(t).iter().enumerate() {
-                let n_subs = if HALVES { 2 } else { 1 };
-                for sub in 0..n_subs {
-                    let (i, steps) = (b * n_subs + sub, 8 / n_subs);
-                    let s = if HALVES { x.s[sub] } else { x.sum };
-                    for (r, sum) in sums.iter_mut().enumerate() {
-                        let mut dot = 0;
-                        for step in sub * steps..(sub + 1) * steps {
-                            let w = &panel.q[((b * 8 + step) * PANEL_ROWS + r) * 4..][..4];
-                            for (w, q) in w.iter().zip(&x.q[4 * step..]) {
-                                dot += i32::from(*w) * i32::from(*q);
-                            }
+            for i in 0..panel.n_groups * n_subs {
+                let (group, sub) = (i / n_subs, i % n_subs);
+                let (x, g) = (&x.row(t)[group / 8], group % 8);
+                let s = if HALVES { x.halves[half_index(g, sub)] } else { x.sum[g] };
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let mut dot = 0;
+                    for step in 0..steps {
+                        let w = &panel.q[((i * steps + step) * PANEL_ROWS + r) * 4..][..4];
+                        for (w, q) in w.iter().zip(&x.q[32 * g + (sub * steps + step) * 4..]) {
+                            dot += i32::from(*w) * i32::from(*q);
                         }
-                        *sum += panel.d[i * PANEL_ROWS + r] * x.d * dot as f32 + panel.m[i * PANEL_ROWS + r] * s;
                     }
+                    *sum += panel.d[i * PANEL_ROWS + r] * x.d[g] * dot as f32 + panel.m[i * PANEL_ROWS + r] * s;
                 }
             }
             emit(t, &sums);
