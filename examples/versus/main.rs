@@ -10,6 +10,8 @@
 //! divergence, agreement on the likeliest token, perplexity.
 //! llama.cpp's library is looked for in `$INFER_TEST_DATA/reference`, where `make test-data` puts it.
 
+#[path = "../common/llama_cpp.rs"]
+#[allow(dead_code)] // other examples use more of it
 mod llama_cpp;
 
 use infer::context::{BackendKind, Batch, Context, ContextParams};

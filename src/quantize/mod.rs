@@ -11,7 +11,7 @@ mod write;
 pub use ftype::FileType;
 
 use crate::error::{Error, Result};
-use crate::gguf::{GgufFiles, LoadMode, LoadOptions, Override, Source};
+use crate::gguf::{Gguf, GgufFiles, LoadMode, LoadOptions, Override, Source};
 use crate::quant::DType;
 use std::collections::HashMap;
 use std::path::Path;
@@ -96,6 +96,20 @@ pub fn quantize(input: &Path, output: &Path, params: &QuantizeParams) -> Result<
         return Ok(());
     }
     write::write(&files, &plan, output, params)
+}
+
+/// The type that each tensor of a header (its metadata and its tensors' names and shapes) would get, in the header's order:
+/// what [`quantize`] decides, without data. Fails where a type fits no substitute for a tensor's rows.
+pub fn tensor_types(meta: &Gguf, params: &QuantizeParams) -> Result<Vec<DType>> {
+    let mut order: Vec<usize> = (0..meta.tensors().len()).collect();
+    order.sort_by(|&a, &b| names::by_layer(&meta.tensors()[a].name, &meta.tensors()[b].name));
+    let sorted = || order.iter().map(|&i| &meta.tensors()[i]);
+    let mut mix = mix::Mix::new(params, meta, sorted().map(|t| &t.name[..]))?;
+    let mut types = vec![DType::F32; order.len()];
+    for (&i, tensor) in order.iter().zip(sorted()) {
+        types[i] = mix.target(tensor)?;
+    }
+    Ok(types)
 }
 
 fn check_imatrix(params: &QuantizeParams) -> Result<()> {
