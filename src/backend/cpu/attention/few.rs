@@ -11,8 +11,8 @@ use crate::quant::DType;
 use crate::quant::legacy::Q8_0;
 use std::ops::Range;
 
-/// KV rows between two steps of the softmax. A multiple of 16.
-const BLOCK: usize = 64;
+/// KV rows between two steps of the softmax. A multiple of 16 and of every number of rows that are scored together.
+const BLOCK: usize = 48;
 
 /// Queries that share the elements in registers at most.
 const MAX_TILE: usize = 4;
@@ -83,27 +83,32 @@ fn rows_of<'a, S: Simd>(
 /// See [`AttentionTask`].
 #[inline(always)]
 pub fn run<S: Simd>(s: S, task: AttentionTask<'_>) {
-    let AttentionTask { common: c, head_kv, tokens, rows, q, out, sums, scratch } = task;
-    let (d_k, d_v, n_q) = (c.k.d, c.v.d, out.len());
+    let AttentionTask { common: c, heads_kv, tokens, rows, q, out, sums, scratch } = task;
+    let (d_k, d_v) = (c.k.d, c.v.d);
     let (k_stride, v_stride) = (d_k.next_multiple_of(8), d_v.next_multiple_of(8));
+    // Queries of a KV head, and of all.
+    let (n_q, n_all) = (tokens.len() * c.group, out.len());
     let block_of = |kv: &KvView<'_>, stride: usize| if in_place(kv) { 0 } else { BLOCK * stride };
-    let floats = [n_q * k_stride, n_q * v_stride, n_q * BLOCK, block_of(&c.k, k_stride), block_of(&c.v, v_stride)];
+    let floats = [n_all * k_stride, n_all * v_stride, n_q * BLOCK, block_of(&c.k, k_stride), block_of(&c.v, v_stride)];
     let [f0, f1, f2, f3, f4] = floats.map(|n| 4 * n);
-    let [queries, totals, scores, k_buffer, v_buffer, words] = scratch.split([f0, f1, f2, f3, f4, 2 * n_q * k_stride]);
-    let [queries, totals, scores, k_buffer, v_buffer] =
-        [queries, totals, scores, k_buffer, v_buffer].map(bytemuck::cast_slice_mut::<u8, f32>);
+    let integer = c.k.dtype == DType::Q8_0;
+    let n_words = if integer { n_all * d_k } else { 0 };
+    let [queries, totals, scores, k_buffer, v_buffer, words, units] =
+        scratch.split([f0, f1, f2, f3, f4, 2 * n_words, 4 * n_all]);
+    let [queries, totals, scores, k_buffer, v_buffer, units] =
+        [queries, totals, scores, k_buffer, v_buffer, units].map(bytemuck::cast_slice_mut::<u8, f32>);
     let words: &mut [i16] = bytemuck::cast_slice_mut(words);
+    // Where query `i` of a head lies in the task; here the queries of a head follow each other.
+    let place = |head: usize, i: usize| (i / c.group * heads_kv.len() + head) * c.group + i % c.group;
     totals.fill(0.0);
-    for (from, to) in q.chunks_exact(d_k.max(1)).zip(queries.chunks_exact_mut(k_stride.max(1))) {
+    for (j, to) in queries.chunks_exact_mut(k_stride.max(1)).enumerate() {
         to[d_k..].fill(0.0);
-        for (from, to) in from.iter().zip(to) {
+        for (from, to) in q[place(j / n_q, j % n_q) * d_k..][..d_k].iter().zip(&mut to[..d_k]) {
             *to = from * c.q_scale();
         }
     }
-    let integer = c.k.dtype == DType::Q8_0;
-    let mut units = [0.0; super::MANY_QUERIES];
     if integer {
-        for ((q, w), unit) in queries.chunks_exact(d_k).zip(words.chunks_exact_mut(d_k)).zip(&mut units) {
+        for ((q, w), unit) in queries.chunks_exact(d_k).zip(words.chunks_exact_mut(d_k)).zip(units.iter_mut()) {
             *unit = sixteen_bits(q, w);
         }
     }
@@ -113,40 +118,41 @@ pub fn run<S: Simd>(s: S, task: AttentionTask<'_>) {
         if seeing(c.mask, tokens.clone(), block.clone()).is_empty() {
             continue;
         }
-        let rows = rows_of(s, &c.k, head_kv, &block, k_buffer, k_stride);
-        let mut from = 0;
-        while from < n_q {
-            let tile = tile(n_q - from);
-            let scores = &mut scores[from * BLOCK..][..tile * BLOCK];
-            if integer {
-                let words = &words[from * d_k..][..tile * d_k];
-                score_words(s, rows, words, d_k, &units[from..][..tile], scores);
-            } else {
-                score_floats(s, rows, &queries[from * k_stride..][..tile * k_stride], k_stride, scores);
+        for (head, head_kv) in heads_kv.clone().enumerate() {
+            let rows = rows_of(s, &c.k, head_kv, &block, k_buffer, k_stride);
+            let mut from = 0;
+            while from < n_q {
+                let tile = tile(n_q - from);
+                let first = head * n_q + from;
+                let scores = &mut scores[from * BLOCK..][..tile * BLOCK];
+                if integer {
+                    score_words(s, rows, &words[first * d_k..][..tile * d_k], d_k, &units[first..][..tile], scores);
+                } else {
+                    score_floats(s, rows, &queries[first * k_stride..][..tile * k_stride], k_stride, scores);
+                }
+                from += tile;
             }
-            from += tile;
-        }
-        for (i, state) in out.iter_mut().enumerate() {
-            let scores = &mut scores[i * BLOCK..][..BLOCK];
-            bias(s, &c, head_kv * c.group + i % c.group, tokens.start + i / c.group, &block, scores);
-            let rescale = soften(s, scores, state);
-            if rescale != 1.0 {
-                for total in &mut totals[i * v_stride..][..v_stride] {
-                    *total *= rescale;
+            for (i, scores) in scores.chunks_exact_mut(BLOCK).enumerate() {
+                bias(s, &c, head_kv * c.group + i % c.group, tokens.start + i / c.group, &block, scores);
+                let rescale = soften(s, scores, &mut out[place(head, i)]);
+                if rescale != 1.0 {
+                    for total in &mut totals[(head * n_q + i) * v_stride..][..v_stride] {
+                        *total *= rescale;
+                    }
                 }
             }
-        }
-        let rows = rows_of(s, &c.v, head_kv, &block, v_buffer, v_stride);
-        let mut from = 0;
-        while from < n_q {
-            let tile = tile(n_q - from);
-            let totals = &mut totals[from * v_stride..][..tile * v_stride];
-            weigh(s, rows, &scores[from * BLOCK..][..tile * BLOCK], v_stride, totals);
-            from += tile;
+            let rows = rows_of(s, &c.v, head_kv, &block, v_buffer, v_stride);
+            let mut from = 0;
+            while from < n_q {
+                let tile = tile(n_q - from);
+                let totals = &mut totals[(head * n_q + from) * v_stride..][..tile * v_stride];
+                weigh(s, rows, &scores[from * BLOCK..][..tile * BLOCK], v_stride, totals);
+                from += tile;
+            }
         }
     }
-    for (to, from) in sums.chunks_exact_mut(d_v.max(1)).zip(totals.chunks_exact(v_stride.max(1))) {
-        to.copy_from_slice(&from[..d_v]);
+    for (j, from) in totals.chunks_exact(v_stride.max(1)).enumerate() {
+        sums[place(j / n_q, j % n_q) * d_v..][..d_v].copy_from_slice(&from[..d_v]);
     }
     out.iter_mut().for_each(|state| state.natural());
 }
@@ -188,9 +194,9 @@ fn score_floats<S: Simd>(s: S, rows: BlockRows<'_>, q: &[f32], stride: usize, sc
 #[inline(always)]
 fn score_cells<S: Simd, C: Cells>(s: S, rows: BlockRows<'_>, q: &[f32], stride: usize, scores: &mut [f32]) {
     match q.len() / stride.max(1) {
-        1 => score_tile::<S, C, 1, 4>(s, rows, q, stride, scores),
+        1 => score_tile::<S, C, 1, 8>(s, rows, q, stride, scores),
         2 => score_tile::<S, C, 2, 4>(s, rows, q, stride, scores),
-        3 => score_tile::<S, C, 3, 4>(s, rows, q, stride, scores),
+        3 => score_tile::<S, C, 3, 3>(s, rows, q, stride, scores),
         4 => score_tile::<S, C, 4, 2>(s, rows, q, stride, scores),
         _ => {}
     }
@@ -235,7 +241,7 @@ fn score_words<S: Simd>(s: S, rows: BlockRows<'_>, q: &[i16], stride: usize, uni
     match *units {
         [a] => words_tile::<S, 1, 4>(s, rows, q, stride, &[a], scores),
         [a, b] => words_tile::<S, 2, 4>(s, rows, q, stride, &[a, b], scores),
-        [a, b, c] => words_tile::<S, 3, 4>(s, rows, q, stride, &[a, b, c], scores),
+        [a, b, c] => words_tile::<S, 3, 3>(s, rows, q, stride, &[a, b, c], scores),
         [a, b, c, d] => words_tile::<S, 4, 2>(s, rows, q, stride, &[a, b, c, d], scores),
         _ => {}
     }
@@ -285,21 +291,15 @@ fn put_scores<S: Simd, const Q: usize, const R: usize>(
     scores: &mut [f32],
 ) {
     let l = s.lanes();
-    let queries_at_once = 4 / R;
-    let mut a = 0;
-    while a < Q {
+    for from in (0..Q * R).step_by(4) {
         let mut four = [l.zero(); 4];
-        for (j, four) in four.iter_mut().enumerate() {
-            *four = dots[a + j / R][j % R];
+        for (j, four) in four.iter_mut().enumerate().take(Q * R - from) {
+            *four = dots[(from + j) / R][(from + j) % R];
         }
-        let sums = l.sum4(four);
-        for j in 0..queries_at_once {
-            let out = &mut scores[(a + j) * BLOCK + first..][..R];
-            for r in 0..R {
-                out[r] = sums[j * R + r] * units[a + j];
-            }
+        for (j, sum) in l.sum4(four).into_iter().enumerate().take(Q * R - from) {
+            let (a, r) = ((from + j) / R, (from + j) % R);
+            scores[a * BLOCK + first + r] = sum * units[a];
         }
-        a += queries_at_once;
     }
 }
 
@@ -326,16 +326,18 @@ fn weigh<S: Simd>(s: S, rows: BlockRows<'_>, weights: &[f32], stride: usize, tot
 #[inline(always)]
 fn weigh_cells<S: Simd, C: Cells>(s: S, rows: BlockRows<'_>, weights: &[f32], stride: usize, totals: &mut [f32]) {
     match weights.len() / BLOCK {
-        1 => weigh_tile::<S, C, 1, 8>(s, rows, weights, stride, totals),
-        2 => weigh_tile::<S, C, 2, 4>(s, rows, weights, stride, totals),
-        3 => weigh_tile::<S, C, 3, 4>(s, rows, weights, stride, totals),
-        4 => weigh_tile::<S, C, 4, 2>(s, rows, weights, stride, totals),
+        1 => weigh_tile::<S, C, 1, 4, 2>(s, rows, weights, stride, totals),
+        2 => weigh_tile::<S, C, 2, 4, 1>(s, rows, weights, stride, totals),
+        3 => weigh_tile::<S, C, 3, 2, 2>(s, rows, weights, stride, totals),
+        4 => weigh_tile::<S, C, 4, 2, 1>(s, rows, weights, stride, totals),
         _ => {}
     }
 }
 
+/// In columns of `N` eights, `U` rows at a time with sums of their own: enough sums to hide the latency of an addition, few
+/// enough that they, the values and a weight fit into 16 registers.
 #[inline(always)]
-fn weigh_tile<S: Simd, C: Cells, const Q: usize, const N: usize>(
+fn weigh_tile<S: Simd, C: Cells, const Q: usize, const N: usize, const U: usize>(
     s: S,
     rows: BlockRows<'_>,
     weights: &[f32],
@@ -345,16 +347,16 @@ fn weigh_tile<S: Simd, C: Cells, const Q: usize, const N: usize>(
     let eights = stride / 8;
     let whole = eights / N * N;
     for first in (0..whole).step_by(N) {
-        weigh_columns::<S, C, Q, N>(s, rows, weights, first, stride, totals);
+        weigh_columns::<S, C, Q, N, U>(s, rows, weights, first, stride, totals);
     }
     for first in whole..eights {
-        weigh_columns::<S, C, Q, 1>(s, rows, weights, first, stride, totals);
+        weigh_columns::<S, C, Q, 1, U>(s, rows, weights, first, stride, totals);
     }
 }
 
 /// Eights `first .. first + N` of all rows.
 #[inline(always)]
-fn weigh_columns<S: Simd, C: Cells, const Q: usize, const N: usize>(
+fn weigh_columns<S: Simd, C: Cells, const Q: usize, const N: usize, const U: usize>(
     s: S,
     rows: BlockRows<'_>,
     weights: &[f32],
@@ -363,43 +365,62 @@ fn weigh_columns<S: Simd, C: Cells, const Q: usize, const N: usize>(
     totals: &mut [f32],
 ) {
     let l = s.lanes();
-    let (base, row_stride) = rows.pointer();
+    rows.pointer();
     assert!(weights.len() == Q * BLOCK && rows.n <= BLOCK && totals.len() == Q * stride && 8 * (first + N) <= stride);
-    let mut sums = [[l.zero(); N]; Q];
-    for (a, sums) in sums.iter_mut().enumerate() {
-        for (j, sum) in sums.iter_mut().enumerate() {
+    let mut sums = [[[l.zero(); N]; Q]; U];
+    let whole = rows.n / U * U;
+    for r in (0..whole).step_by(U) {
+        for u in 0..U {
+            add_row::<S, C, Q, N>(s, rows, r + u, weights, first, &mut sums[u]);
+        }
+    }
+    for r in whole..rows.n {
+        add_row::<S, C, Q, N>(s, rows, r, weights, first, &mut sums[0]);
+    }
+    for a in 0..Q {
+        for j in 0..N {
             // SAFETY: the assertion above: these columns lie in the totals.
-            *sum = l.load_f32(unsafe { &*totals.as_ptr().add(a * stride + 8 * (first + j)).cast() });
+            let total: &mut [f32; 8] = unsafe { &mut *totals.as_mut_ptr().add(a * stride + 8 * (first + j)).cast() };
+            let mut sum = l.load_f32(total);
+            for sums in &sums {
+                sum = l.fma(sums[a][j], l.splat_f32(1.0), sum);
+            }
+            l.store_f32(total, sum);
         }
     }
-    for r in 0..rows.n {
-        let row = base.wrapping_add(r * row_stride);
-        if first == 0 {
-            ahead(l, row, rows);
-        }
-        let mut values = [l.zero(); N];
-        let mut scale = l.zero();
-        for (j, value) in values.iter_mut().enumerate() {
-            // SAFETY: `pointer` checked that all rows lie in their data, with `stride` elements each.
-            unsafe {
-                if j % C::SHARE == 0 {
-                    scale = C::scale(l, row, first + j);
-                }
-                *value = C::eight(l, row, first + j, scale);
+}
+
+/// Adds one row; `weigh_columns` checked that it and the columns are there.
+#[inline(always)]
+fn add_row<S: Simd, C: Cells, const Q: usize, const N: usize>(
+    s: S,
+    rows: BlockRows<'_>,
+    r: usize,
+    weights: &[f32],
+    first: usize,
+    sums: &mut [[<S::Lanes as Lanes>::F; N]; Q],
+) {
+    let l = s.lanes();
+    let row = rows.data.as_ptr().wrapping_add(r * rows.stride);
+    if first == 0 {
+        ahead(l, row, rows);
+    }
+    let mut values = [l.zero(); N];
+    let mut scale = l.zero();
+    for (j, value) in values.iter_mut().enumerate() {
+        // SAFETY: the caller checked that all rows lie in their data, with these columns.
+        unsafe {
+            if j % C::SHARE == 0 {
+                scale = C::scale(l, row, first + j);
             }
-        }
-        for (a, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: the assertion above: Q times BLOCK weights, and `r < rows.n <= BLOCK`.
-            let weight = l.splat_f32(unsafe { *weights.get_unchecked(a * BLOCK + r) });
-            for (sum, value) in sums.iter_mut().zip(values) {
-                *sum = l.fma(value, weight, *sum);
-            }
+            *value = C::eight(l, row, first + j, scale);
         }
     }
-    for (a, sums) in sums.into_iter().enumerate() {
-        for (j, sum) in sums.into_iter().enumerate() {
-            // SAFETY: as for loading.
-            l.store_f32(unsafe { &mut *totals.as_mut_ptr().add(a * stride + 8 * (first + j)).cast() }, sum);
+    for (a, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller checked that there are Q times BLOCK weights, and `r < rows.n <= BLOCK`.
+        let weight = l.splat_f32(unsafe { *weights.get_unchecked(a * BLOCK + r) });
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum = l.fma(value, weight, *sum);
         }
     }
 }

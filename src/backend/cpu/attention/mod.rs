@@ -15,8 +15,8 @@ use crate::quant::DType;
 pub use softmax::{Partial, finish};
 use std::ops::Range;
 
-/// Queries from which converting and transposing the keys pays.
-const MANY_QUERIES: usize = 16;
+/// Queries per KV head from which converting and transposing the keys pays.
+pub const MANY_QUERIES: usize = 16;
 
 /// Keys or values of all heads: row `r` of head `h` lies at `h * head_stride + r * row_stride`.
 #[derive(Clone, Copy)]
@@ -67,21 +67,22 @@ impl Common<'_> {
     }
 }
 
-/// Some tokens and one KV head over a range of KV rows.
+/// Some tokens and KV heads over a range of KV rows. One head at a time for [`MANY_QUERIES`] and more; several heads of few
+/// queries read memory in order.
 pub struct AttentionTask<'a> {
     /// Shared parameters.
     pub common: Common<'a>,
-    /// Which KV head.
-    pub head_kv: usize,
+    /// Which KV heads.
+    pub heads_kv: Range<usize>,
     /// Which tokens.
     pub tokens: Range<usize>,
     /// Which KV rows; those that no token sees are skipped.
     pub rows: Range<usize>,
-    /// Queries of these tokens and the heads of this group, `[token][head in group][k.d]`. They may be scaled in place.
+    /// Queries of these tokens and KV heads, `[token][KV head][head in group][k.d]`. They may be scaled in place.
     pub q: &'a mut [f32],
     /// Results in the order of the queries.
     pub out: &'a mut [Partial],
-    /// Weighted sums of values, `[token][head in group][v.d]`, not yet divided by the sums of weights.
+    /// Weighted sums of values, `[token][KV head][head in group][v.d]`, not yet divided by the sums of weights.
     pub sums: &'a mut [f32],
     /// Memory for converted blocks.
     pub scratch: &'a mut Scratch,
@@ -93,10 +94,19 @@ impl Kernel for AttentionTask<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let n_q = self.tokens.len() * self.common.group;
+        let n_all = n_q * self.heads_kv.len();
         let (d_k, d_v) = (self.common.k.d, self.common.v.d);
-        assert!(self.q.len() == n_q * d_k && self.out.len() == n_q && self.sums.len() == n_q * d_v);
+        assert!(self.q.len() == n_all * d_k && self.out.len() == n_all && self.sums.len() == n_all * d_v);
         self.out.fill(Partial::EMPTY);
-        if n_q < MANY_QUERIES { few::run(s, self) } else { many::run(s, self) }
+        if n_all == 0 {
+            return;
+        }
+        if n_q < MANY_QUERIES {
+            few::run(s, self);
+        } else {
+            assert!(self.heads_kv.len() == 1, "many queries of several KV heads");
+            many::run(s, self);
+        }
     }
 }
 
