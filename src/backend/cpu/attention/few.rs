@@ -124,11 +124,20 @@ pub fn run<S: Simd>(s: S, task: AttentionTask<'_>) {
             while from < n_q {
                 let tile = tile(n_q - from);
                 let first = head * n_q + from;
+                let ahead = if from == 0 { Ahead::new(&c.k, &c.v, head_kv, &block) } else { Ahead::NONE };
                 let scores = &mut scores[from * BLOCK..][..tile * BLOCK];
                 if integer {
-                    score_words(s, rows, &words[first * d_k..][..tile * d_k], d_k, &units[first..][..tile], scores);
+                    score_words(
+                        s,
+                        rows,
+                        &words[first * d_k..][..tile * d_k],
+                        d_k,
+                        &units[first..][..tile],
+                        scores,
+                        ahead,
+                    );
                 } else {
-                    score_floats(s, rows, &queries[first * k_stride..][..tile * k_stride], k_stride, scores);
+                    score_floats(s, rows, &queries[first * k_stride..][..tile * k_stride], k_stride, scores, ahead);
                 }
                 from += tile;
             }
@@ -183,21 +192,28 @@ fn sixteen_bits(q: &[f32], words: &mut [i16]) -> f32 {
 /// Scores of up to [`MAX_TILE`] queries (`stride` elements each) with all rows: `scores[query][row]`, with arbitrary values
 /// beyond the last row.
 #[inline(always)]
-fn score_floats<S: Simd>(s: S, rows: BlockRows<'_>, q: &[f32], stride: usize, scores: &mut [f32]) {
+fn score_floats<S: Simd>(s: S, rows: BlockRows<'_>, q: &[f32], stride: usize, scores: &mut [f32], ahead: Ahead) {
     match rows.dtype {
-        DType::F16 => score_cells::<S, F16>(s, rows, q, stride, scores),
-        DType::BF16 => score_cells::<S, BF16>(s, rows, q, stride, scores),
-        _ => score_cells::<S, F32>(s, rows, q, stride, scores),
+        DType::F16 => score_cells::<S, F16>(s, rows, q, stride, scores, ahead),
+        DType::BF16 => score_cells::<S, BF16>(s, rows, q, stride, scores, ahead),
+        _ => score_cells::<S, F32>(s, rows, q, stride, scores, ahead),
     }
 }
 
 #[inline(always)]
-fn score_cells<S: Simd, C: Cells>(s: S, rows: BlockRows<'_>, q: &[f32], stride: usize, scores: &mut [f32]) {
+fn score_cells<S: Simd, C: Cells>(
+    s: S,
+    rows: BlockRows<'_>,
+    q: &[f32],
+    stride: usize,
+    scores: &mut [f32],
+    ahead: Ahead,
+) {
     match q.len() / stride.max(1) {
-        1 => score_tile::<S, C, 1, 8>(s, rows, q, stride, scores),
-        2 => score_tile::<S, C, 2, 4>(s, rows, q, stride, scores),
-        3 => score_tile::<S, C, 3, 3>(s, rows, q, stride, scores),
-        4 => score_tile::<S, C, 4, 2>(s, rows, q, stride, scores),
+        1 => score_tile::<S, C, 1, 8>(s, rows, q, stride, scores, ahead),
+        2 => score_tile::<S, C, 2, 4>(s, rows, q, stride, scores, ahead),
+        3 => score_tile::<S, C, 3, 3>(s, rows, q, stride, scores, ahead),
+        4 => score_tile::<S, C, 4, 2>(s, rows, q, stride, scores, ahead),
         _ => {}
     }
 }
@@ -209,6 +225,7 @@ fn score_tile<S: Simd, C: Cells, const Q: usize, const R: usize>(
     q: &[f32],
     stride: usize,
     scores: &mut [f32],
+    ahead: Ahead,
 ) {
     let l = s.lanes();
     let (base, row_stride) = rows.pointer();
@@ -217,7 +234,7 @@ fn score_tile<S: Simd, C: Cells, const Q: usize, const R: usize>(
         let mut at = [base; R];
         for (r, at) in at.iter_mut().enumerate() {
             *at = base.wrapping_add((first + r).min(rows.n - 1) * row_stride);
-            ahead(l, *at, rows);
+            ahead.row(l, first + r);
         }
         let mut dots = [[l.zero(); R]; Q];
         for i in 0..stride / 8 {
@@ -237,12 +254,20 @@ fn score_tile<S: Simd, C: Cells, const Q: usize, const R: usize>(
 
 /// The same for rows of q8_0 and queries of 16 bits, in `units`.
 #[inline(always)]
-fn score_words<S: Simd>(s: S, rows: BlockRows<'_>, q: &[i16], stride: usize, units: &[f32], scores: &mut [f32]) {
+fn score_words<S: Simd>(
+    s: S,
+    rows: BlockRows<'_>,
+    q: &[i16],
+    stride: usize,
+    units: &[f32],
+    scores: &mut [f32],
+    ahead: Ahead,
+) {
     match *units {
-        [a] => words_tile::<S, 1, 4>(s, rows, q, stride, &[a], scores),
-        [a, b] => words_tile::<S, 2, 4>(s, rows, q, stride, &[a, b], scores),
-        [a, b, c] => words_tile::<S, 3, 3>(s, rows, q, stride, &[a, b, c], scores),
-        [a, b, c, d] => words_tile::<S, 4, 2>(s, rows, q, stride, &[a, b, c, d], scores),
+        [a] => words_tile::<S, 1, 4>(s, rows, q, stride, &[a], scores, ahead),
+        [a, b] => words_tile::<S, 2, 4>(s, rows, q, stride, &[a, b], scores, ahead),
+        [a, b, c] => words_tile::<S, 3, 3>(s, rows, q, stride, &[a, b, c], scores, ahead),
+        [a, b, c, d] => words_tile::<S, 4, 2>(s, rows, q, stride, &[a, b, c, d], scores, ahead),
         _ => {}
     }
 }
@@ -255,6 +280,7 @@ fn words_tile<S: Simd, const Q: usize, const R: usize>(
     stride: usize,
     units: &[f32; Q],
     scores: &mut [f32],
+    ahead: Ahead,
 ) {
     let l = s.lanes();
     let (base, row_stride) = rows.pointer();
@@ -263,7 +289,7 @@ fn words_tile<S: Simd, const Q: usize, const R: usize>(
         let mut at = [base; R];
         for (r, at) in at.iter_mut().enumerate() {
             *at = base.wrapping_add((first + r).min(rows.n - 1) * row_stride);
-            ahead(l, *at, rows);
+            ahead.row(l, first + r);
         }
         let mut dots = [[l.zero(); R]; Q];
         for b in 0..stride / 32 {
@@ -303,12 +329,46 @@ fn put_scores<S: Simd, const Q: usize, const R: usize>(
     }
 }
 
-/// Asks for the row that lies a block further on.
-#[inline(always)]
-fn ahead<L: Lanes>(l: L, row: *const u8, rows: BlockRows<'_>) {
-    let next = row.wrapping_add(BLOCK * rows.stride);
-    for line in (0..rows.size).step_by(64) {
-        l.prefetch(next.wrapping_add(line));
+/// What will be read after the scores of a block: the values of the block and the keys of the next. Asked for row by row
+/// while the scores are computed.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// First rows, and bytes from row to row.
+    rows: [(*const u8, usize); 2],
+    /// Bytes of a row; 0: nothing is asked for.
+    sizes: [usize; 2],
+}
+
+impl Ahead {
+    /// Nothing.
+    const NONE: Ahead = Ahead { rows: [(std::ptr::null(), 0); 2], sizes: [0; 2] };
+
+    #[inline(always)]
+    fn new(k: &KvView<'_>, v: &KvView<'_>, head: usize, block: &Range<usize>) -> Ahead {
+        let first = |kv: &KvView<'_>, row: usize| {
+            (kv.data.as_ptr().wrapping_add(head * kv.head_stride + row * kv.row_stride), kv.row_stride)
+        };
+        Ahead {
+            rows: [first(k, block.end), first(v, block.start)],
+            sizes: [k.dtype.row_size(k.d), v.dtype.row_size(v.d)],
+        }
+    }
+
+    #[inline(always)]
+    fn row<L: Lanes>(&self, l: L, i: usize) {
+        for ((first, stride), size) in self.rows.into_iter().zip(self.sizes) {
+            if size == 0 {
+                return;
+            }
+            let row = first.wrapping_add(i * stride);
+            l.prefetch(row);
+            l.prefetch(row.wrapping_add(size - 1));
+            let mut line = 64;
+            while line + 64 < size {
+                l.prefetch(row.wrapping_add(line));
+                line += 64;
+            }
+        }
     }
 }
 
@@ -402,9 +462,6 @@ fn add_row<S: Simd, C: Cells, const Q: usize, const N: usize>(
 ) {
     let l = s.lanes();
     let row = rows.data.as_ptr().wrapping_add(r * rows.stride);
-    if first == 0 {
-        ahead(l, row, rows);
-    }
     let mut values = [l.zero(); N];
     let mut scale = l.zero();
     for (j, value) in values.iter_mut().enumerate() {
