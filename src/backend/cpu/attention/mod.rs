@@ -6,6 +6,8 @@ mod cells;
 mod few;
 mod many;
 mod softmax;
+#[cfg(test)]
+mod tests;
 
 use super::kernels::Kernel;
 use super::scratch::Scratch;
