@@ -71,7 +71,7 @@ impl Cells for Q8_0 {
     #[inline(always)]
     unsafe fn scale<L: Lanes>(l: L, row: *const u8, i: usize) -> L::F {
         // SAFETY: the row has this block, as the caller says.
-        l.splat_f32(unsafe { block_scale(l, row, i / 4) })
+        unsafe { block_scale(l, row, i / 4) }
     }
     #[inline(always)]
     unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize, scale: L::F) -> L::F {
@@ -81,14 +81,14 @@ impl Cells for Q8_0 {
     }
 }
 
-/// The scale of a block of q8_0.
+/// The scale of a block of q8_0, in all lanes.
 ///
 /// # Safety
 /// `row` points to more than `block` blocks.
 #[inline(always)]
-pub unsafe fn block_scale<L: Lanes>(l: L, row: *const u8, block: usize) -> f32 {
+pub unsafe fn block_scale<L: Lanes>(l: L, row: *const u8, block: usize) -> L::F {
     // SAFETY: the row has this block, as the caller says, which begins with the scale.
-    l.f16(f16::from_bits(unsafe { row.add(size_of::<Q8_0>() * block).cast::<u16>().read_unaligned() }.to_le()))
+    l.splat_f16(f16::from_bits(unsafe { row.add(size_of::<Q8_0>() * block).cast::<u16>().read_unaligned() }.to_le()))
 }
 
 /// The bytes of a block of q8_0.

@@ -265,8 +265,8 @@ fn score_words<S: Simd>(
 ) {
     match *units {
         [a] => words_tile::<S, 1, 4>(s, rows, q, stride, &[a], scores, ahead),
-        [a, b] => words_tile::<S, 2, 4>(s, rows, q, stride, &[a, b], scores, ahead),
-        [a, b, c] => words_tile::<S, 3, 3>(s, rows, q, stride, &[a, b, c], scores, ahead),
+        [a, b] => words_tile::<S, 2, 2>(s, rows, q, stride, &[a, b], scores, ahead),
+        [a, b, c] => words_tile::<S, 3, 2>(s, rows, q, stride, &[a, b, c], scores, ahead),
         [a, b, c, d] => words_tile::<S, 4, 2>(s, rows, q, stride, &[a, b, c, d], scores, ahead),
         _ => {}
     }
@@ -299,7 +299,7 @@ fn words_tile<S: Simd, const Q: usize, const R: usize>(
                 for (a, dots) in dots.iter_mut().enumerate() {
                     // SAFETY: the assertion above: each of the Q queries has `stride` elements.
                     let q = unsafe { &*q.as_ptr().add(a * stride + 32 * b).cast() };
-                    dots[r] = l.mul_add(dots[r], l.dot_i16(k, q), d);
+                    dots[r] = l.mul_add_lanes(dots[r], l.dot_i16(k, q), d);
                 }
             }
         }

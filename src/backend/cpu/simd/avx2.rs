@@ -234,6 +234,17 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn splat_f16(self, h: half::f16) -> __m256 {
+        // Spread before it is converted: an insertion into one lane would wait for what the register held before.
+        // SAFETY: AVX2 and F16C are there.
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(h.to_bits() as i16)) }
+    }
+    #[inline(always)]
+    fn mul_add_lanes(self, acc: __m256, i: __m256i, scale: __m256) -> __m256 {
+        // SAFETY: AVX2 and FMA are there.
+        unsafe { _mm256_fmadd_ps(_mm256_cvtepi32_ps(i), scale, acc) }
+    }
+    #[inline(always)]
     fn dot_i16(self, w: [__m256i; 2], q: &[i16; 32]) -> __m256i {
         // SAFETY: AVX2 is there; the reference covers 32 numbers.
         unsafe {

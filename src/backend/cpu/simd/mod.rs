@@ -90,6 +90,10 @@ pub trait Lanes: Copy {
     fn widen_i8(self, p: &[u8; 8]) -> Self::F;
     /// 32 signed bytes as i16.
     fn widen_i16(self, p: &[u8; 32]) -> Self::W;
+    /// A half-precision number in all lanes.
+    fn splat_f16(self, h: half::f16) -> Self::F;
+    /// `acc + i * scale`.
+    fn mul_add_lanes(self, acc: Self::F, i: Self::I, scale: Self::F) -> Self::F;
     /// Sums of products, four to a lane; they do not overflow where `|w| < 128`.
     fn dot_i16(self, w: Self::W, q: &[i16; 32]) -> Self::I;
 }

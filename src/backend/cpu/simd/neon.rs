@@ -293,6 +293,15 @@ impl Lanes for Neon {
         from_fn(|i| unsafe { vmovl_s8(vld1_s8(p.as_ptr().add(8 * i).cast())) })
     }
     #[inline(always)]
+    fn splat_f16(self, h: f16) -> Self::F {
+        self.splat_f32(h.to_f32())
+    }
+    #[inline(always)]
+    fn mul_add_lanes(self, acc: Self::F, i: Self::I, scale: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { vfmaq_f32(acc[h], vcvtq_f32_s32(i[h]), scale[h]) })
+    }
+    #[inline(always)]
     fn dot_i16(self, w: Self::W, q: &[i16; 32]) -> Self::I {
         // SAFETY: NEON is there; the reference covers 32 numbers.
         from_fn(|h| unsafe {

@@ -134,6 +134,14 @@ impl Lanes for Scalar {
         p.map(|b| i16::from(b as i8))
     }
     #[inline(always)]
+    fn splat_f16(self, h: half::f16) -> [f32; 8] {
+        [h.to_f32(); 8]
+    }
+    #[inline(always)]
+    fn mul_add_lanes(self, acc: [f32; 8], i: [i32; 8], scale: [f32; 8]) -> [f32; 8] {
+        from_fn(|l| acc[l] + i[l] as f32 * scale[l])
+    }
+    #[inline(always)]
     fn dot_i16(self, w: [i16; 32], q: &[i16; 32]) -> [i32; 8] {
         from_fn(|l| (0..4).map(|j| i32::from(w[4 * l + j]) * i32::from(q[4 * l + j])).sum())
     }
