@@ -145,7 +145,7 @@ fn attention(c: &mut Criterion) {
                         q.copy_from_slice(&queries);
                         isa.run(AttentionTask {
                             common,
-                            head_kv: 0,
+                            heads_kv: 0..1,
                             tokens: 0..n_tokens,
                             rows: 0..n_rows,
                             q: &mut q,

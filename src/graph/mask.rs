@@ -36,6 +36,33 @@ impl Mask {
         self.q_pos.clear();
     }
 
+    /// Whether neighbouring tokens mostly see the same rows, judged by a few of them.
+    pub fn is_shared(&self) -> bool {
+        let n = self.rows.len();
+        (0..n.saturating_sub(1)).step_by(n.div_ceil(4).max(1)).all(|t| {
+            let words = |t: usize| self.rows[t].start / 64..self.rows[t].end.max(self.rows[t].start).div_ceil(64);
+            let (a, b) = (words(t), words(t + 1));
+            let (mut both, mut one) = (0, 0);
+            for i in a.start.min(b.start)..a.end.max(b.end) {
+                let (a, b) = (self.word(t, i), self.word(t + 1, i));
+                both += (a & b).count_ones();
+                one += (a | b).count_ones();
+            }
+            2 * both >= one
+        })
+    }
+
+    /// Which of rows `64 * i ..` token `t` sees.
+    fn word(&self, t: usize, i: u32) -> u64 {
+        let r = &self.rows[t];
+        let (from, to) = (r.start.max(64 * i), r.end.min(64 * i + 64));
+        if from >= to {
+            return 0;
+        }
+        let range = (u64::MAX >> (64 - (to - from))) << (from - 64 * i);
+        range & r.bits.map_or(u64::MAX, |base| self.words[(base + i - r.start / 64) as usize])
+    }
+
     /// Whether query token `t` sees KV row `row`.
     pub fn visible(&self, t: usize, row: u32) -> bool {
         let r = &self.rows[t];

@@ -271,18 +271,40 @@ impl Kernel for SoftMaxRow<'_> {
     }
 }
 
-/// The orthonormal Walsh-Hadamard transform in place, by butterflies; the length is a power of two.
-pub fn hadamard(x: &mut [f32]) {
-    let mut half = 1;
-    while half < x.len() {
-        for pair in x.chunks_exact_mut(2 * half) {
-            let (a, b) = pair.split_at_mut(half);
-            for (a, b) in a.iter_mut().zip(b) {
-                (*a, *b) = (*a + *b, *a - *b);
+/// The orthonormal Walsh-Hadamard transform of each `n` elements in place, by butterflies.
+pub struct Hadamard<'a> {
+    /// A power of two.
+    pub n: usize,
+    /// The elements, a multiple of `n`.
+    pub x: &'a mut [f32],
+}
+
+impl Kernel for Hadamard<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { n, x } = self;
+        let scale = 1.0 / (n as f32).sqrt();
+        let mut half = 1;
+        if n >= 8 {
+            for eight in x.as_chunks_mut::<8>().0 {
+                let [a, b, c, d, e, f, g, h] = *eight;
+                let [a, b, c, d, e, f, g, h] = [a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h];
+                let [a, b, c, d, e, f, g, h] = [a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h];
+                *eight = [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h];
             }
+            half = 8;
         }
-        half *= 2;
+        while half < n {
+            for pair in x.chunks_exact_mut(2 * half) {
+                let (a, b) = pair.split_at_mut(half);
+                for (a, b) in a.iter_mut().zip(b) {
+                    (*a, *b) = (*a + *b, *a - *b);
+                }
+            }
+            half *= 2;
+        }
+        each(x, |v| v * scale);
     }
-    let scale = 1.0 / (x.len() as f32).sqrt();
-    x.iter_mut().for_each(|v| *v *= scale);
 }

@@ -59,6 +59,24 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     if x > 88.3 { f32::INFINITY } else { low }
 }
 
+/// 2^x for `x <= 0` within 2 units in the last place; 0 below -126 (with -inf); NaN stays NaN.
+#[inline(always)]
+pub fn exp2<const FMA: bool>(x: f32) -> f32 {
+    let clamped = if x < -126.0 { -126.0 } else { x };
+    let shifted = clamped + ROUND;
+    let f = clamped - (shifted - ROUND);
+    // 2^f on |f| <= 1/2; the polynomial of Cephes' exp2f.
+    let mut p = 1.535_336_2e-4;
+    p = mul_add::<FMA>(p, f, 1.339_887_4e-3);
+    p = mul_add::<FMA>(p, f, 9.618_437e-3);
+    p = mul_add::<FMA>(p, f, 5.550_332_5e-2);
+    p = mul_add::<FMA>(p, f, 2.402_264_8e-1);
+    p = mul_add::<FMA>(p, f, 6.931_472e-1);
+    let y = mul_add::<FMA>(p, f, 1.0);
+    let scaled = f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23));
+    if x < -126.0 { 0.0 } else { scaled }
+}
+
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
 pub fn sigmoid<const FMA: bool>(x: f32) -> f32 {
@@ -105,6 +123,11 @@ mod tests {
             assert!(worst(f, f64::exp, -100.0, 88.0) < 2.4e-7);
             assert!((-8700..8800).map(|i| i as f32 / 100.0).all(|x| (f(x) / x.exp() - 1.0).abs() < 4e-7));
             assert_eq!([f(f32::NEG_INFINITY), f(-90.0), f(0.0), f(f32::INFINITY)], [0.0, 0.0, 1.0, f32::INFINITY]);
+            assert!(f(f32::NAN).is_nan());
+        }
+        for f in [exp2::<true>, exp2::<false>] {
+            assert!((-12600..=0).map(|i| i as f32 / 100.0).all(|x| (f(x) / x.exp2() - 1.0).abs() < 2.4e-7));
+            assert_eq!([f(f32::NEG_INFINITY), f(-127.0), f(-2.0), f(0.0)], [0.0, 0.0, 0.25, 1.0]);
             assert!(f(f32::NAN).is_nan());
         }
         for f in [tanh::<true>, tanh::<false>] {

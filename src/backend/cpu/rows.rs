@@ -3,8 +3,9 @@
 
 use super::formats::{Format, FormatVisitor, with_format};
 use super::kernels::Kernel;
+use super::math;
 use super::simd::{Lanes, Simd};
-use crate::quant::{self, DType};
+use crate::quant::{self, DType, legacy};
 
 /// Reads whole blocks of `dtype` as f32. `bytes` may be unaligned; their number fits the number of elements, and the type
 /// is not one of integers, or the result is all NaN.
@@ -106,18 +107,151 @@ impl Kernel for FromFloat<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> bool {
-        let l = s.lanes();
-        if self.dtype == DType::F16 && self.bytes.len() == 2 * self.x.len() {
-            let (eights, rest) = self.x.as_chunks::<8>();
-            let (bytes, bytes_rest) = self.bytes.as_chunks_mut::<16>();
-            for (x, b) in eights.iter().zip(bytes) {
-                l.store_f16(b, l.load_f32(x));
+        let Self { x, dtype, bytes } = self;
+        if x.len().is_multiple_of(dtype.block_size()) && bytes.len() == dtype.row_size(x.len()) {
+            match dtype {
+                DType::F16 => return to_f16(s, x, bytes),
+                DType::BF16 => return to_bf16(x, bytes),
+                DType::Q8_0 => return to_blocks(x, bytes, to_q8_0),
+                DType::Q4_0 => return to_blocks(x, bytes, to_q4_0),
+                // Rare ones.
+                _ => {}
             }
-            for (x, b) in rest.iter().zip(bytes_rest.as_chunks_mut::<2>().0) {
-                *b = half::f16::from_f32(*x).to_le_bytes();
-            }
-            return true;
         }
-        quant::quantize(self.dtype, self.x, self.bytes).is_ok()
+        quant::quantize(dtype, x, bytes).is_ok()
+    }
+}
+
+#[inline(always)]
+fn to_f16<S: Simd>(s: S, x: &[f32], bytes: &mut [u8]) -> bool {
+    let l = s.lanes();
+    let (eights, rest) = x.as_chunks::<8>();
+    let (bytes, bytes_rest) = bytes.as_chunks_mut::<16>();
+    for (x, b) in eights.iter().zip(bytes) {
+        l.store_f16(b, l.load_f32(x));
+    }
+    for (x, b) in rest.iter().zip(bytes_rest.as_chunks_mut::<2>().0) {
+        *b = half::f16::from_f32(*x).to_le_bytes();
+    }
+    true
+}
+
+/// Bits of infinity: finite numbers without their signs are smaller, NaNs larger.
+const INFINITE: u32 = 0x7f80_0000;
+
+/// The largest magnitude, as bits.
+#[inline(always)]
+fn largest(x: &[f32]) -> u32 {
+    x.iter().fold(0, |max, v| max.max(v.to_bits() & !0x8000_0000))
+}
+
+#[inline(always)]
+fn to_bf16(x: &[f32], bytes: &mut [u8]) -> bool {
+    if largest(x) > INFINITE {
+        return quant::quantize(DType::BF16, x, bytes).is_ok();
+    }
+    for (x, b) in x.iter().zip(bytes.as_chunks_mut::<2>().0) {
+        let bits = x.to_bits();
+        *b = (((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16).to_le_bytes();
+    }
+    true
+}
+
+/// Rounds block by block; blocks that `round` leaves alone take the way of all types.
+#[inline(always)]
+fn to_blocks<F: quant::Quantize>(x: &[f32], bytes: &mut [u8], round: impl Fn(&[f32; 32]) -> Option<F>) -> bool {
+    for (x, bytes) in x.as_chunks::<32>().0.iter().zip(bytes.chunks_exact_mut(size_of::<F>())) {
+        let block = match round(x) {
+            Some(block) => block,
+            None => F::quantize(x),
+        };
+        bytes.copy_from_slice(bytemuck::bytes_of(&block));
+    }
+    true
+}
+
+/// A scale that maps `end` to the value of largest magnitude, and its inverse, unless one of them is not finite.
+#[inline(always)]
+fn scale(largest: f32, end: f32) -> Option<(f32, f32)> {
+    let d = largest / end;
+    let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+    (d.is_finite() && inverse.is_finite()).then_some((d, inverse))
+}
+
+#[inline(always)]
+fn to_q8_0(x: &[f32; 32]) -> Option<legacy::Q8_0> {
+    let (d, inverse) = scale(f32::from_bits(largest(x)), 127.0)?;
+    let mut ints = [0i32; 32];
+    for (i, x) in ints.iter_mut().zip(x) {
+        // Half away from zero: the number below 1/2 keeps what is just below a half from being rounded up.
+        let v = x * inverse;
+        *i = math::round((v + 0.499_999_97f32.copysign(v)).trunc());
+    }
+    Some(legacy::Q8_0 { d: quant::to_f16(d), qs: ints.map(|i| i as i8) })
+}
+
+#[inline(always)]
+fn to_q4_0(x: &[f32; 32]) -> Option<legacy::Q4_0> {
+    let largest = largest(x);
+    // The first of several counts, with its sign.
+    let first = x.iter().find(|v| v.to_bits() & !0x8000_0000 == largest && largest > 0).map_or(0.0, |v| *v);
+    let (d, inverse) = scale(first, -8.0)?;
+    let mut ints = [0i32; 32];
+    for (i, x) in ints.iter_mut().zip(x) {
+        *i = math::round((x * inverse + 8.5).trunc()).min(15);
+    }
+    let mut qs = [0; 16];
+    for (j, q) in qs.iter_mut().enumerate() {
+        *q = (ints[j] | ints[j + 16] << 4) as u8;
+    }
+    Some(legacy::Q4_0 { d: quant::to_f16(d), qs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::kernels::available;
+    use crate::backend::cpu::testing::Random;
+
+    #[test]
+    fn rows_of_caches_are_rounded_as_files_are() {
+        let mut random = Random(5);
+        let types = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q5_0];
+        for case in 0..300 {
+            let size = [1.0, 1e-3, 1e4, 1e-38, 1e-42, 1e38][case % 6];
+            let mut x: Vec<f32> = (0..256).map(|_| random.float() * size).collect();
+            // Halves, ties for the largest, zeros of both signs, and what is not finite.
+            for v in &mut x[32..64] {
+                *v = (*v / size * 127.0).floor() + 0.5;
+            }
+            x[64] = 127.0;
+            (x[70], x[80]) = (-127.0, 127.0);
+            x[96..128].fill(if case % 2 == 0 { 0.0 } else { -0.0 });
+            if case % 5 == 0 {
+                x[130 + case % 7] = [f32::INFINITY, f32::NAN, f32::NEG_INFINITY][case % 3];
+            }
+            for dtype in types {
+                let mut expected = vec![0; dtype.row_size(x.len())];
+                quant::quantize(dtype, &x, &mut expected).unwrap();
+                for isa in available() {
+                    let mut found = vec![0; expected.len()];
+                    assert!(isa.run(FromFloat { x: &x, dtype, bytes: &mut found }));
+                    // Processors keep bits of a NaN in f16.
+                    if dtype != DType::F16 || x.iter().all(|v| !v.is_nan()) {
+                        assert_eq!(expected, found, "{dtype} by {}, case {case}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_are_refused() {
+        for isa in available() {
+            for dtype in [DType::F16, DType::Q8_0, DType::Q4_0, DType::BF16] {
+                assert!(!isa.run(FromFloat { x: &[0.0; 33], dtype, bytes: &mut [0; 34] }));
+            }
+            assert!(!isa.run(FromFloat { x: &[0.0; 256], dtype: DType::IQ2S, bytes: &mut [0; 82] }));
+        }
     }
 }

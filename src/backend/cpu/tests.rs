@@ -252,6 +252,13 @@ fn attention_over_caches() {
     for dtype in [DType::BF16, DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::IQ4NL] {
         attend(&Attend { n_tokens: 3, n_rows: 200, dtype, d, p: plain, kind, sinks });
     }
+    for (n_tokens, n_rows, d) in [(1, 900, 128), (2, 90, 256), (4, 500, 80), (18, 400, 32), (200, 230, 128)] {
+        for dtype in [DType::F16, DType::Q8_0, DType::Q4_0] {
+            // Blocks of 32 need heads of as much.
+            let dtype = if d % 32 == 0 { dtype } else { DType::BF16 };
+            attend(&Attend { n_tokens, n_rows, dtype, d, p: plain, kind, sinks: n_tokens == 4 });
+        }
+    }
     let (n_tokens, dtype) = (9, DType::F16);
     attend(&Attend { n_tokens, n_rows: 300, dtype, d: 40, p: plain, kind: RopeKind::Norm, sinks: true });
     attend(&Attend { n_tokens, n_rows: 90, dtype, d: 96, p: Attention { soft_cap: 5.0, ..plain }, kind, sinks });

@@ -1,8 +1,8 @@
 //! The attention step: new keys and values go to the cache, then every task computes some tokens of one KV head.
 
 use super::{Needs, Part, Run, Worker};
-use crate::backend::cpu::attention::{AttentionTask, Common, KvView, Partial, finish};
-use crate::backend::cpu::elementwise::{RotateHead, hadamard};
+use crate::backend::cpu::attention::{AttentionTask, Common, KvView, MANY_QUERIES, Partial, finish};
+use crate::backend::cpu::elementwise::{Hadamard, RotateHead};
 use crate::backend::cpu::memory::Tensor;
 use crate::backend::cpu::rows::FromFloat;
 use crate::backend::cpu::threads::Member;
@@ -12,11 +12,15 @@ use crate::graph::fuse::{FusedAttention, Heads, Store};
 use crate::graph::{Attention, Graph, Mask, Op, Source, Value};
 use std::ops::Range;
 
-/// Queries (tokens times heads of a group) of a task: enough to make converting keys and values cheap.
-const TASK_QUERIES: usize = 96;
+/// Elements of queries and results of a task with many queries: enough of them to make converting keys and values cheap,
+/// few enough for the second-level cache.
+const TASK_FLOATS: usize = 24576;
 
 /// Fewest KV rows of a task when the rows are shared between threads.
-const TASK_ROWS: usize = 128;
+const TASK_ROWS: usize = 64;
+
+/// KV rows times heads below which a single token's rows are not shared: waiting for each other again would cost more.
+const SHARED_ROWS: usize = 1024;
 
 /// Room for partial results.
 pub fn needs(graph: &Graph, a: &FusedAttention, n_threads: usize) -> Needs {
@@ -32,29 +36,46 @@ fn max_splits(n_threads: usize) -> usize {
     if n_threads == 1 { 1 } else { 4 * n_threads }
 }
 
-/// How an attention is cut into items.
+/// How an attention is cut into items: tokens, KV heads and KV rows.
 struct Tasks {
     n_head_kv: usize,
     n_tokens: usize,
+    /// KV heads of an item; divides their number.
+    heads: usize,
+    /// Tokens of an item.
     tile: usize,
+    /// All rows that are seen, and those of an item.
     rows: Range<usize>,
     split: usize,
 }
 
 impl Tasks {
-    fn new(mask: &Mask, n_head_kv: usize, group: usize, n_threads: usize) -> Tasks {
-        let n_tokens = mask.rows.len();
-        let visible = mask.rows.iter().filter(|r| r.start < r.end);
+    fn new(c: &Common<'_>, n_head_kv: usize, n_threads: usize) -> Tasks {
+        let n_tokens = c.mask.rows.len();
+        let visible = c.mask.rows.iter().filter(|r| r.start < r.end);
         let start = visible.clone().map(|r| r.start as usize).min().unwrap_or(0);
         let end = visible.map(|r| r.end as usize).max().unwrap_or(0);
-        let tile = (TASK_QUERIES / group).clamp(1, n_tokens.max(1));
-        let n_items = n_head_kv * n_tokens.div_ceil(tile);
         let n_rows = end.max(start) - start;
+        let wanted = 4 * n_threads;
+        let together = c.mask.is_shared();
+        let mut tile = if together { n_tokens.max(1) } else { 1 };
+        let mut heads = 1;
+        if tile * c.group < MANY_QUERIES {
+            // Few queries read the rows of all heads in order.
+            if n_tokens > tile || n_rows * n_head_kv >= SHARED_ROWS || n_head_kv < n_threads {
+                heads = n_head_kv;
+            }
+        } else {
+            let most = (TASK_FLOATS / (c.k.d + c.v.d).max(1)).clamp(48, 192);
+            let balanced = (n_tokens * n_head_kv).div_ceil(wanted) * c.group;
+            tile = (most.min(balanced.max(48)) / c.group).clamp(1, tile);
+        }
+        let n_items = n_head_kv / heads * n_tokens.div_ceil(tile);
         // Few items are balanced by sharing the rows as well.
-        let splits =
-            if n_items >= 4 * n_threads { 1 } else { (4 * n_threads).div_ceil(n_items).min(max_splits(n_threads)) };
+        let in_one = n_items >= wanted || (n_items >= n_threads && n_rows * n_head_kv < SHARED_ROWS);
+        let splits = if in_one { 1 } else { wanted.div_ceil(n_items.max(1)).min(max_splits(n_threads)) };
         let split = n_rows.div_ceil(splits).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
-        Tasks { n_head_kv, n_tokens, tile, rows: start..start + n_rows, split }
+        Tasks { n_head_kv, n_tokens, heads, tile, rows: start..start + n_rows, split }
     }
 
     fn n_splits(&self) -> usize {
@@ -66,14 +87,15 @@ impl Tasks {
     }
 
     fn n_items(&self) -> usize {
-        self.n_head_kv * self.n_tiles() * self.n_splits()
+        self.n_head_kv / self.heads * self.n_tiles() * self.n_splits()
     }
 
-    /// KV head, tokens, split. Later tokens see more and come first, so that no thread ends with a long item.
-    fn item(&self, i: usize) -> (usize, Range<usize>, usize) {
+    /// KV heads, tokens, split. Later tokens see more and come first, so that no thread ends with a long item.
+    fn item(&self, i: usize) -> (Range<usize>, Range<usize>, usize) {
         let (i, split) = (i / self.n_splits(), i % self.n_splits());
-        let (tile, head) = (self.n_tiles() - 1 - i / self.n_head_kv, i % self.n_head_kv);
-        (head, tile * self.tile..self.n_tokens.min((tile + 1) * self.tile), split)
+        let n_groups = self.n_head_kv / self.heads;
+        let (tile, heads) = (self.n_tiles() - 1 - i / n_groups, i % n_groups * self.heads);
+        (heads..heads + self.heads, tile * self.tile..self.n_tokens.min((tile + 1) * self.tile), split)
     }
 
     fn rows_of(&self, split: usize) -> Range<usize> {
@@ -113,22 +135,26 @@ impl Run<'_> {
             Some(&id) => Some(unsafe { self.memory.tensor(id)?.floats([0; 3]) }),
             None => None,
         };
-        let tasks = Tasks::new(mask, k.value.ne[1], group, m.n_threads());
+        let tasks = Tasks::new(&common, k.value.ne[1], m.n_threads());
         let n_splits = tasks.n_splits();
         let (d_k, d_v) = (common.k.d, common.v.d);
         while let Some(i) = m.take(tasks.n_items()) {
-            let (head_kv, tokens, split) = tasks.item(i);
-            let n_q = tokens.len() * group;
+            let (heads_kv, tokens, split) = tasks.item(i);
+            // Query heads of a token.
+            let n_heads = heads_kv.len() * group;
+            let n_q = tokens.len() * n_heads;
+            let place = |i: usize| (tokens.start + i / n_heads, heads_kv.start * group + i % n_heads);
             let [queries, states, sums] = worker.rows.split([n_q * d_k * 4, n_q * size_of::<Partial>(), n_q * d_v * 4]);
             let queries: &mut [f32] = bytemuck::cast_slice_mut(queries);
             let states: &mut [Partial] = bytemuck::cast_slice_mut(states);
             let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
             for (i, query) in queries.chunks_exact_mut(d_k.max(1)).enumerate() {
-                self.head(&a.q, &q, head_kv * group + i % group, tokens.start + i / group, query)?;
+                let (token, head) = place(i);
+                self.head(&a.q, &q, head, token, query)?;
             }
             self.isa.run(AttentionTask {
                 common,
-                head_kv,
+                heads_kv: heads_kv.clone(),
                 tokens: tokens.clone(),
                 rows: tasks.rows_of(split),
                 q: queries,
@@ -137,7 +163,7 @@ impl Run<'_> {
                 scratch: &mut worker.scratch,
             });
             for (i, (state, sums)) in states.iter().zip(sums.chunks_exact(d_v.max(1))).enumerate() {
-                let (token, head) = (tokens.start + i / group, head_kv * group + i % group);
+                let (token, head) = place(i);
                 if n_splits > 1 {
                     // SAFETY: each item is taken once, and this part of the buffer is its own.
                     let part =
@@ -260,7 +286,7 @@ impl Run<'_> {
         }
         if let Some(id) = heads.hadamard {
             let &Op::Hadamard { n } = self.op(id)?.0 else { return Err(self.unexpected(id)) };
-            row.chunks_exact_mut(n).for_each(hadamard);
+            self.isa.run(Hadamard { n, x: row });
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::linear::takes_blocks;
 use super::{Needs, Part, Run, Worker, take_rows};
 use crate::backend::cpu::act::{QuantizeRow, XBlock, x_blocks};
-use crate::backend::cpu::elementwise::{BinaryRow, GluRow, RotateHead, SoftMaxRow, UnaryRow, hadamard};
+use crate::backend::cpu::elementwise::{BinaryRow, GluRow, Hadamard, RotateHead, SoftMaxRow, UnaryRow};
 use crate::backend::cpu::float_product::{FloatProduct, dot};
 use crate::backend::cpu::kernels::Kernel;
 use crate::backend::cpu::memory::Tensor;
@@ -167,7 +167,7 @@ impl Run<'_> {
             }
             Op::Hadamard { n } => {
                 row_of(x, at, a, result);
-                result.chunks_exact_mut(n).for_each(hadamard);
+                self.isa.run(Hadamard { n, x: result });
             }
             Op::Cont => row_of(x, at, a, result),
             Op::Concat { dim } => {

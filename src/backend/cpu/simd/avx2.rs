@@ -254,11 +254,6 @@ impl Lanes for Avx2 {
         unsafe { _mm256_add_ps(a, b) }
     }
     #[inline(always)]
-    fn mul(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: AVX2 is there.
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-    #[inline(always)]
     fn max(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: AVX2 is there.
         unsafe { _mm256_max_ps(a, b) }
@@ -318,6 +313,61 @@ impl Lanes for Avx2 {
             let half = if i < 2 { _mm256_castsi256_si128(b) } else { _mm256_extracti128_si256::<1>(b) };
             let eight = if i.is_multiple_of(2) { half } else { _mm_unpackhi_epi64(half, half) };
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight))
+        }
+    }
+    type W = [__m256i; 2];
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sum4(self, a: [__m256; 4]) -> [f32; 4] {
+        let mut out = [0.0; 4];
+        // SAFETY: AVX2 is there; the array has room for four numbers.
+        unsafe {
+            let pair = |a, b| _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (ab, cd) = (_mm256_castps_pd(pair(a[0], a[1])), _mm256_castps_pd(pair(a[2], a[3])));
+            let (low, high) = (_mm256_unpacklo_pd(ab, cd), _mm256_unpackhi_pd(ab, cd));
+            let sums = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+            let sums = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums));
+            _mm_storeu_ps(out.as_mut_ptr(), sums);
+        }
+        out
+    }
+    #[inline(always)]
+    fn widen_i8(self, p: &[u8; 8]) -> __m256 {
+        // SAFETY: AVX2 is there; the reference covers 8 bytes.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    fn widen_i16(self, p: &[u8; 32]) -> [__m256i; 2] {
+        // SAFETY: AVX2 is there; the reference covers 32 bytes.
+        unsafe {
+            [
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(p.as_ptr().cast())),
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(p.as_ptr().add(16).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn splat_f16(self, h: half::f16) -> __m256 {
+        // Spread before it is converted: an insertion into one lane would wait for what the register held before.
+        // SAFETY: AVX2 and F16C are there.
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(h.to_bits() as i16)) }
+    }
+    #[inline(always)]
+    fn mul_add_lanes(self, acc: __m256, i: __m256i, scale: __m256) -> __m256 {
+        // SAFETY: AVX2 and FMA are there.
+        unsafe { _mm256_fmadd_ps(_mm256_cvtepi32_ps(i), scale, acc) }
+    }
+    #[inline(always)]
+    fn dot_i16(self, w: [__m256i; 2], q: &[i16; 32]) -> __m256i {
+        // SAFETY: AVX2 is there; the reference covers 32 numbers.
+        unsafe {
+            let low = _mm256_madd_epi16(w[0], _mm256_loadu_si256(q.as_ptr().cast()));
+            let high = _mm256_madd_epi16(w[1], _mm256_loadu_si256(q.as_ptr().add(16).cast()));
+            _mm256_add_epi32(low, high)
         }
     }
 }
@@ -611,6 +661,12 @@ impl Simd for Avx2 {
         // SAFETY: the instructions are there.
         unsafe { sweep_f32(self, panel, x, emit) }
     }
+
+    #[inline(always)]
+    fn product_f32<const ADD: bool>(self, panel: PanelF32<'_>, x: Rows<'_, f32>, out: &mut [f32], stride: usize) {
+        // SAFETY: the instructions are there.
+        unsafe { product_f32::<ADD>(self, panel, x, out, stride) }
+    }
 }
 
 /// Not inlined: one copy serves all formats.
@@ -640,4 +696,63 @@ unsafe fn sweep_f32(s: Avx2, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'
     let next = s.tiles_f32::<6>(panel, x, 0, emit);
     let next = s.tiles_f32::<3>(panel, x, next, emit);
     s.tiles_f32::<1>(panel, x, next, emit);
+}
+
+impl Avx2 {
+    /// Tokens `from .. from + T` of a product whose bounds are checked.
+    #[inline(always)]
+    fn rows_f32<const T: usize, const ADD: bool>(
+        self,
+        panel: PanelF32<'_>,
+        x: Rows<'_, f32>,
+        from: usize,
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        let x = x.pointers::<T>(from);
+        for column in (0..PANEL_ROWS).step_by(16) {
+            // SAFETY: the instructions are there; `product_f32` checked that the panel has `panel.k` rows of 32, the tokens
+            // as many elements, and that the results lie in `out`.
+            unsafe {
+                let out = out.as_mut_ptr().add(from * stride + column);
+                let mut sums = [[_mm256_setzero_ps(); 2]; T];
+                for k in 0..panel.k {
+                    let w = panel.w.as_ptr().add(k * panel.stride + column);
+                    let w = [_mm256_loadu_ps(w), _mm256_loadu_ps(w.add(8))];
+                    for t in 0..T {
+                        let x = _mm256_set1_ps(*x[t].add(k));
+                        sums[t][0] = _mm256_fmadd_ps(w[0], x, sums[t][0]);
+                        sums[t][1] = _mm256_fmadd_ps(w[1], x, sums[t][1]);
+                    }
+                }
+                for (t, sums) in sums.into_iter().enumerate() {
+                    for (h, sum) in sums.into_iter().enumerate() {
+                        let out = out.add(t * stride + 8 * h);
+                        _mm256_storeu_ps(out, if ADD { _mm256_add_ps(sum, _mm256_loadu_ps(out)) } else { sum });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The processor has the instructions.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn product_f32<const ADD: bool>(s: Avx2, panel: PanelF32<'_>, x: Rows<'_, f32>, out: &mut [f32], stride: usize) {
+    panel.check_room(&x, out, stride);
+    let mut from = 0;
+    while from + 6 <= x.n() {
+        s.rows_f32::<6, ADD>(panel, x, from, out, stride);
+        from += 6;
+    }
+    while from + 3 <= x.n() {
+        s.rows_f32::<3, ADD>(panel, x, from, out, stride);
+        from += 3;
+    }
+    while from + 1 <= x.n() {
+        s.rows_f32::<1, ADD>(panel, x, from, out, stride);
+        from += 1;
+    }
 }

@@ -178,6 +178,12 @@ impl Simd for Avx512 {
         // SAFETY: the instructions are there.
         unsafe { sweep_f32(self, panel, x, emit) }
     }
+
+    #[inline(always)]
+    fn product_f32<const ADD: bool>(self, panel: PanelF32<'_>, x: Rows<'_, f32>, out: &mut [f32], stride: usize) {
+        // SAFETY: the instructions are there.
+        unsafe { product_f32::<ADD>(self, panel, x, out, stride) }
+    }
 }
 
 /// Not inlined: one copy serves all formats.
@@ -204,4 +210,73 @@ unsafe fn sweep_f32(s: Avx512, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit
     let next = s.tiles_f32::<6>(panel, x, next, emit);
     let next = s.tiles_f32::<2>(panel, x, next, emit);
     s.tiles_f32::<1>(panel, x, next, emit);
+}
+
+impl Avx512 {
+    /// Tokens `from .. from + T` of a product whose bounds are checked.
+    #[inline(always)]
+    fn rows_f32<const T: usize, const ADD: bool>(
+        self,
+        panel: PanelF32<'_>,
+        x: Rows<'_, f32>,
+        from: usize,
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        let x = x.pointers::<T>(from);
+        for column in (0..PANEL_ROWS).step_by(32) {
+            // SAFETY: the instructions are there; `product_f32` checked that the panel has `panel.k` rows of 32, the tokens
+            // as many elements, and that the results lie in `out`.
+            unsafe {
+                let out = out.as_mut_ptr().add(from * stride + column);
+                let mut sums = [[_mm512_setzero_ps(); 2]; T];
+                for k in 0..panel.k {
+                    let w = panel.w.as_ptr().add(k * panel.stride + column);
+                    let w = [_mm512_loadu_ps(w), _mm512_loadu_ps(w.add(16))];
+                    for t in 0..T {
+                        let x = _mm512_set1_ps(*x[t].add(k));
+                        sums[t][0] = _mm512_fmadd_ps(w[0], x, sums[t][0]);
+                        sums[t][1] = _mm512_fmadd_ps(w[1], x, sums[t][1]);
+                    }
+                }
+                for (t, sums) in sums.into_iter().enumerate() {
+                    for (h, sum) in sums.into_iter().enumerate() {
+                        let out = out.add(t * stride + 16 * h);
+                        _mm512_storeu_ps(out, if ADD { _mm512_add_ps(sum, _mm512_loadu_ps(out)) } else { sum });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The processor has the instructions.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[inline(never)]
+unsafe fn product_f32<const ADD: bool>(
+    s: Avx512,
+    panel: PanelF32<'_>,
+    x: Rows<'_, f32>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    panel.check_room(&x, out, stride);
+    let mut from = 0;
+    while from + 12 <= x.n() {
+        s.rows_f32::<12, ADD>(panel, x, from, out, stride);
+        from += 12;
+    }
+    while from + 6 <= x.n() {
+        s.rows_f32::<6, ADD>(panel, x, from, out, stride);
+        from += 6;
+    }
+    while from + 2 <= x.n() {
+        s.rows_f32::<2, ADD>(panel, x, from, out, stride);
+        from += 2;
+    }
+    while from + 1 <= x.n() {
+        s.rows_f32::<1, ADD>(panel, x, from, out, stride);
+        from += 1;
+    }
 }

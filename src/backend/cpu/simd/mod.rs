@@ -101,14 +101,28 @@ pub trait Lanes: Copy {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `a * b`.
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// The larger of each two; `b` where one is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// Magnitudes.
     fn abs(self, a: Self::F) -> Self::F;
     /// Bytes `8 * i ..` as f32.
     fn widen(self, b: Self::B, i: usize) -> Self::F;
+    /// 32 i16.
+    type W: Copy;
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Sum of the lanes of each.
+    fn sum4(self, a: [Self::F; 4]) -> [f32; 4];
+    /// Eight signed bytes as f32.
+    fn widen_i8(self, p: &[u8; 8]) -> Self::F;
+    /// 32 signed bytes as i16.
+    fn widen_i16(self, p: &[u8; 32]) -> Self::W;
+    /// A half-precision number in all lanes.
+    fn splat_f16(self, h: half::f16) -> Self::F;
+    /// `acc + i * scale`.
+    fn mul_add_lanes(self, acc: Self::F, i: Self::I, scale: Self::F) -> Self::F;
+    /// Sums of products, four to a lane; they do not overflow where `|w| < 128`.
+    fn dot_i16(self, w: Self::W, q: &[i16; 32]) -> Self::I;
 }
 
 /// 32 bytes of an instruction set.
@@ -146,6 +160,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Multiplies a panel of f32 with every token: `emit(token, sums over k of panel[k][row] * x[token][k])`.
     fn sweep_f32(self, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'_>);
+
+    /// The same, written to rows of 32 that begin `stride` apart, or added to them.
+    #[inline(always)]
+    fn product_f32<const ADD: bool>(self, panel: PanelF32<'_>, x: Rows<'_, f32>, out: &mut [f32], stride: usize) {
+        self.sweep_f32(panel, x, &mut |token, sums| {
+            let out: &mut [f32; PANEL_ROWS] = out[token * stride..].first_chunk_mut().expect("room for every token");
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = if ADD { *out + sum } else { *sum };
+            }
+        });
+    }
 }
 
 /// 32 rows of quantized weights, unpacked: weight `k` of row `r` is `d[k / sub][r] * q[k / 4][r][k % 4] + m[k / sub][r]`,
@@ -242,6 +267,13 @@ impl PanelI8<'_> {
 }
 
 impl PanelF32<'_> {
+    /// Panics unless there is also room for 32 results of every token.
+    #[inline(always)]
+    pub fn check_room(&self, x: &Rows<'_, f32>, out: &[f32], stride: usize) {
+        self.check(x.width());
+        assert!(x.n() == 0 || (x.n() - 1) * stride + PANEL_ROWS <= out.len());
+    }
+
     /// Panics unless `len` activations per token and 32 columns of every row are there.
     #[inline(always)]
     pub fn check(&self, len: usize) {

@@ -275,11 +275,6 @@ impl Lanes for Neon {
         from_fn(|h| unsafe { vaddq_f32(a[h], b[h]) })
     }
     #[inline(always)]
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: NEON is there.
-        from_fn(|h| unsafe { vmulq_f32(a[h], b[h]) })
-    }
-    #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: NEON is there.
         from_fn(|h| unsafe { vbslq_f32(vcgtq_f32(a[h], b[h]), a[h], b[h]) })
@@ -340,6 +335,55 @@ impl Lanes for Neon {
             let eight = vmovl_u8(if i % 2 == 0 { vget_low_u8(half) } else { vget_high_u8(half) });
             [vcvtq_f32_u32(vmovl_u16(vget_low_u16(eight))), vcvtq_f32_u32(vmovl_high_u16(eight))]
         }
+    }
+    type W = [int16x8_t; 4];
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { vmulq_f32(a[h], b[h]) })
+    }
+    #[inline(always)]
+    fn sum4(self, a: [Self::F; 4]) -> [f32; 4] {
+        let mut out = [0.0; 4];
+        // SAFETY: NEON is there; the array has room for four numbers.
+        unsafe {
+            let a = a.map(|a| vaddq_f32(a[0], a[1]));
+            vst1q_f32(out.as_mut_ptr(), vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])));
+        }
+        out
+    }
+    #[inline(always)]
+    fn widen_i8(self, p: &[u8; 8]) -> Self::F {
+        // SAFETY: NEON is there; the reference covers 8 bytes.
+        unsafe {
+            let eight = vmovl_s8(vld1_s8(p.as_ptr().cast()));
+            [vcvtq_f32_s32(vmovl_s16(vget_low_s16(eight))), vcvtq_f32_s32(vmovl_high_s16(eight))]
+        }
+    }
+    #[inline(always)]
+    fn widen_i16(self, p: &[u8; 32]) -> Self::W {
+        // SAFETY: NEON is there; the reference covers 32 bytes.
+        from_fn(|i| unsafe { vmovl_s8(vld1_s8(p.as_ptr().add(8 * i).cast())) })
+    }
+    #[inline(always)]
+    fn splat_f16(self, h: f16) -> Self::F {
+        self.splat_f32(h.to_f32())
+    }
+    #[inline(always)]
+    fn mul_add_lanes(self, acc: Self::F, i: Self::I, scale: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { vfmaq_f32(acc[h], vcvtq_f32_s32(i[h]), scale[h]) })
+    }
+    #[inline(always)]
+    fn dot_i16(self, w: Self::W, q: &[i16; 32]) -> Self::I {
+        // SAFETY: NEON is there; the reference covers 32 numbers.
+        from_fn(|h| unsafe {
+            let q = [vld1q_s16(q.as_ptr().add(16 * h)), vld1q_s16(q.as_ptr().add(16 * h + 8))];
+            let low = vmull_s16(vget_low_s16(w[2 * h]), vget_low_s16(q[0]));
+            let low = vmlal_high_s16(low, w[2 * h], q[0]);
+            let high = vmull_s16(vget_low_s16(w[2 * h + 1]), vget_low_s16(q[1]));
+            vaddq_s32(low, vmlal_high_s16(high, w[2 * h + 1], q[1]))
+        })
     }
 }
 

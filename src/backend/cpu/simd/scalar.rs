@@ -124,10 +124,6 @@ impl Lanes for Scalar {
         from_fn(|i| a[i] + b[i])
     }
     #[inline(always)]
-    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        from_fn(|i| a[i] * b[i])
-    }
-    #[inline(always)]
     fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
@@ -172,6 +168,35 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn widen(self, b: [u8; 32], i: usize) -> [f32; 8] {
         from_fn(|l| f32::from(b[8 * i + l]))
+    }
+    type W = [i16; 32];
+    #[inline(always)]
+    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn sum4(self, a: [[f32; 8]; 4]) -> [f32; 4] {
+        a.map(|a| self.sum(a))
+    }
+    #[inline(always)]
+    fn widen_i8(self, p: &[u8; 8]) -> [f32; 8] {
+        p.map(|b| f32::from(b as i8))
+    }
+    #[inline(always)]
+    fn widen_i16(self, p: &[u8; 32]) -> [i16; 32] {
+        p.map(|b| i16::from(b as i8))
+    }
+    #[inline(always)]
+    fn splat_f16(self, h: half::f16) -> [f32; 8] {
+        [h.to_f32(); 8]
+    }
+    #[inline(always)]
+    fn mul_add_lanes(self, acc: [f32; 8], i: [i32; 8], scale: [f32; 8]) -> [f32; 8] {
+        from_fn(|l| acc[l] + i[l] as f32 * scale[l])
+    }
+    #[inline(always)]
+    fn dot_i16(self, w: [i16; 32], q: &[i16; 32]) -> [i32; 8] {
+        from_fn(|l| (0..4).map(|j| i32::from(w[4 * l + j]) * i32::from(q[4 * l + j])).sum())
     }
 }
 
