@@ -430,8 +430,8 @@ fn weigh_columns<S: Simd, C: Cells, const Q: usize, const N: usize, const U: usi
     let mut sums = [[[l.zero(); N]; Q]; U];
     let whole = rows.n / U * U;
     for r in (0..whole).step_by(U) {
-        for u in 0..U {
-            add_row::<S, C, Q, N>(s, rows, r + u, weights, first, &mut sums[u]);
+        for (u, sums) in sums.iter_mut().enumerate() {
+            add_row::<S, C, Q, N>(s, rows, r + u, weights, first, sums);
         }
     }
     for r in whole..rows.n {
