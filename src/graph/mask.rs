@@ -78,3 +78,38 @@ impl Mask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_that_see_the_same_rows_share_them() {
+        let rows = |ranges: &[(u32, u32)]| Mask {
+            rows: ranges.iter().map(|&(start, end)| MaskRow { start, end, bits: None }).collect(),
+            ..Mask::default()
+        };
+        assert!(rows(&[]).is_shared());
+        assert!(rows(&[(5, 700)]).is_shared());
+        assert!(rows(&[(0, 300), (0, 301), (0, 302)]).is_shared());
+        assert!(!rows(&[(0, 300), (300, 600)]).is_shared());
+        // The same range by turns.
+        let turns = |words: [u64; 6]| Mask {
+            rows: [0, 3].map(|base| MaskRow { start: 70, end: 250, bits: Some(base) }).to_vec(),
+            words: words.to_vec(),
+            ..Mask::default()
+        };
+        assert!(
+            !turns(
+                [0x5555_5555_5555_5555; 3]
+                    .into_iter()
+                    .chain([!0x5555_5555_5555_5555; 3])
+                    .collect::<Vec<_>>()
+                    .try_into()
+                    .expect("six words")
+            )
+            .is_shared()
+        );
+        assert!(turns([0x5555_5555_5555_5555; 6]).is_shared());
+    }
+}

@@ -3,8 +3,10 @@
 
 use super::kernels::Kernel;
 use super::math::{self, mul_add};
-use super::simd::Simd;
+use super::simd::{Lanes, Simd};
 use crate::graph::{BinaryOp, GluOp, Norm, NormKind, RopeKind, UnaryOp};
+
+type Floats<S> = <<S as Simd>::Lanes as Lanes>::F;
 
 /// Normalizes a row, times an optional weight, plus an optional bias.
 pub struct NormRow<'a> {
@@ -24,17 +26,17 @@ impl Kernel for NormRow<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         let Self { norm, x, weight, bias, out } = self;
         let n = x.len() as f32;
         let (mean, scale) = match norm.kind {
-            NormKind::Rms => (0.0, 1.0 / (squares(x, 0.0) / n + norm.eps).sqrt()),
+            NormKind::Rms => (0.0, 1.0 / (squares(s, x, 0.0) / n + norm.eps).sqrt()),
             NormKind::Layer => {
-                let mean = sum(x) / n;
-                (mean, 1.0 / (squares(x, mean) / n + norm.eps).sqrt())
+                let mean = sum(s, x) / n;
+                (mean, 1.0 / (squares(s, x, mean) / n + norm.eps).sqrt())
             }
             NormKind::L2 => {
-                let length = squares(x, 0.0).sqrt();
+                let length = squares(s, x, 0.0).sqrt();
                 (0.0, 1.0 / if length > norm.eps { length } else { norm.eps })
             }
         };
@@ -59,28 +61,39 @@ impl Kernel for NormRow<'_> {
 }
 
 #[inline(always)]
-fn sum(x: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 16];
-    let (chunks, rest) = x.as_chunks::<16>();
-    for chunk in chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += x;
-        }
-    }
-    math::sum16(sums) + rest.iter().sum::<f32>()
+fn sum<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let l = s.lanes();
+    fold(s, x, |acc, x| l.fma(x, l.splat_f32(1.0), acc)) + x.as_chunks::<8>().1.iter().sum::<f32>()
 }
 
 /// Sum of squared distances from `mean`.
 #[inline(always)]
-fn squares(x: &[f32], mean: f32) -> f32 {
-    let mut sums = [0.0f32; 16];
-    let (chunks, rest) = x.as_chunks::<16>();
-    for chunk in chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += (x - mean) * (x - mean);
+fn squares<S: Simd>(s: S, x: &[f32], mean: f32) -> f32 {
+    let l = s.lanes();
+    let rest: f32 = x.as_chunks::<8>().1.iter().map(|x| (x - mean) * (x - mean)).sum();
+    let all = fold(s, x, |acc, x| {
+        let x = l.fma(l.splat_f32(-mean), l.splat_f32(1.0), x);
+        l.fma(x, x, acc)
+    });
+    all + rest
+}
+
+/// Sum of what `add` makes of eight elements after the other, without those that do not fill eight.
+#[inline(always)]
+fn fold<S: Simd>(s: S, x: &[f32], add: impl Fn(Floats<S>, Floats<S>) -> Floats<S>) -> f32 {
+    let l = s.lanes();
+    let (blocks, _) = x.as_chunks::<32>();
+    let mut sums = [l.zero(); 4];
+    for block in blocks {
+        for (sum, x) in sums.iter_mut().zip(block.as_chunks::<8>().0) {
+            *sum = add(*sum, l.load_f32(x));
         }
     }
-    math::sum16(sums) + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>()
+    for x in x[32 * blocks.len()..].as_chunks::<8>().0 {
+        sums[0] = add(sums[0], l.load_f32(x));
+    }
+    let [a, b, c, d] = l.sum4(sums);
+    (a + b) + (c + d)
 }
 
 /// Applies a function to each element in place.
@@ -252,13 +265,18 @@ impl Kernel for SoftMaxRow<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         let Self { scale, x } = self;
-        let mut max = f32::NEG_INFINITY;
-        for x in x.iter_mut() {
-            *x *= scale;
-            max = if *x > max { *x } else { max };
+        each(x, |v| v * scale);
+        let larger = |a: f32, b: f32| if b > a { b } else { a };
+        let (sixteens, rest) = x.as_chunks::<16>();
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        for x in sixteens {
+            for (max, x) in lanes.iter_mut().zip(x) {
+                *max = larger(*max, *x);
+            }
         }
+        let max = rest.iter().fold(math::max16(lanes), |max, x| larger(max, *x));
         if max == f32::NEG_INFINITY {
             x.fill(0.0);
             return;
@@ -266,7 +284,7 @@ impl Kernel for SoftMaxRow<'_> {
         for x in x.iter_mut() {
             *x = if S::FMA { math::exp::<true>(*x - max) } else { math::exp::<false>(*x - max) };
         }
-        let inverse = 1.0 / sum(x);
+        let inverse = 1.0 / sum(s, x);
         each(x, |v| v * inverse);
     }
 }

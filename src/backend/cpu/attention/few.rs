@@ -47,7 +47,7 @@ fn in_place(kv: &KvView<'_>) -> bool {
             let bits = kv.data.as_ptr().addr() | kv.head_stride | kv.row_stride;
             kv.d.is_multiple_of(8) && bits.is_multiple_of(4)
         }
-        dtype => dtype == DType::Q8_0,
+        dtype => dtype == DType::Q8_0 && kv.d.is_multiple_of(32),
     }
 }
 
@@ -91,7 +91,7 @@ pub fn run<S: Simd>(s: S, task: AttentionTask<'_>) {
     let block_of = |kv: &KvView<'_>, stride: usize| if in_place(kv) { 0 } else { BLOCK * stride };
     let floats = [n_all * k_stride, n_all * v_stride, n_q * BLOCK, block_of(&c.k, k_stride), block_of(&c.v, v_stride)];
     let [f0, f1, f2, f3, f4] = floats.map(|n| 4 * n);
-    let integer = c.k.dtype == DType::Q8_0;
+    let integer = c.k.dtype == DType::Q8_0 && in_place(&c.k);
     let n_words = if integer { n_all * d_k } else { 0 };
     let [queries, totals, scores, k_buffer, v_buffer, words, units] =
         scratch.split([f0, f1, f2, f3, f4, 2 * n_words, 4 * n_all]);
@@ -430,8 +430,8 @@ fn weigh_columns<S: Simd, C: Cells, const Q: usize, const N: usize, const U: usi
     let mut sums = [[[l.zero(); N]; Q]; U];
     let whole = rows.n / U * U;
     for r in (0..whole).step_by(U) {
-        for u in 0..U {
-            add_row::<S, C, Q, N>(s, rows, r + u, weights, first, &mut sums[u]);
+        for (u, sums) in sums.iter_mut().enumerate() {
+            add_row::<S, C, Q, N>(s, rows, r + u, weights, first, sums);
         }
     }
     for r in whole..rows.n {

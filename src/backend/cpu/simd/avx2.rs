@@ -699,6 +699,23 @@ unsafe fn sweep_f32(s: Avx2, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit<'
 }
 
 impl Avx2 {
+    /// All tokens from `from` on that come in groups of `T`; returns where it stopped.
+    #[inline(always)]
+    fn tiles_product<const T: usize, const ADD: bool>(
+        self,
+        panel: PanelF32<'_>,
+        x: Rows<'_, f32>,
+        mut from: usize,
+        out: &mut [f32],
+        stride: usize,
+    ) -> usize {
+        while from + T <= x.n() {
+            self.rows_f32::<T, ADD>(panel, x, from, out, stride);
+            from += T;
+        }
+        from
+    }
+
     /// Tokens `from .. from + T` of a product whose bounds are checked.
     #[inline(always)]
     fn rows_f32<const T: usize, const ADD: bool>(
@@ -742,17 +759,7 @@ impl Avx2 {
 #[inline(never)]
 unsafe fn product_f32<const ADD: bool>(s: Avx2, panel: PanelF32<'_>, x: Rows<'_, f32>, out: &mut [f32], stride: usize) {
     panel.check_room(&x, out, stride);
-    let mut from = 0;
-    while from + 6 <= x.n() {
-        s.rows_f32::<6, ADD>(panel, x, from, out, stride);
-        from += 6;
-    }
-    while from + 3 <= x.n() {
-        s.rows_f32::<3, ADD>(panel, x, from, out, stride);
-        from += 3;
-    }
-    while from + 1 <= x.n() {
-        s.rows_f32::<1, ADD>(panel, x, from, out, stride);
-        from += 1;
-    }
+    let next = s.tiles_product::<6, ADD>(panel, x, 0, out, stride);
+    let next = s.tiles_product::<3, ADD>(panel, x, next, out, stride);
+    s.tiles_product::<1, ADD>(panel, x, next, out, stride);
 }

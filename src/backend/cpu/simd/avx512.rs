@@ -213,6 +213,23 @@ unsafe fn sweep_f32(s: Avx512, panel: PanelF32<'_>, x: Rows<'_, f32>, emit: Emit
 }
 
 impl Avx512 {
+    /// All tokens from `from` on that come in groups of `T`; returns where it stopped.
+    #[inline(always)]
+    fn tiles_product<const T: usize, const ADD: bool>(
+        self,
+        panel: PanelF32<'_>,
+        x: Rows<'_, f32>,
+        mut from: usize,
+        out: &mut [f32],
+        stride: usize,
+    ) -> usize {
+        while from + T <= x.n() {
+            self.rows_f32::<T, ADD>(panel, x, from, out, stride);
+            from += T;
+        }
+        from
+    }
+
     /// Tokens `from .. from + T` of a product whose bounds are checked.
     #[inline(always)]
     fn rows_f32<const T: usize, const ADD: bool>(
@@ -262,21 +279,8 @@ unsafe fn product_f32<const ADD: bool>(
     stride: usize,
 ) {
     panel.check_room(&x, out, stride);
-    let mut from = 0;
-    while from + 12 <= x.n() {
-        s.rows_f32::<12, ADD>(panel, x, from, out, stride);
-        from += 12;
-    }
-    while from + 6 <= x.n() {
-        s.rows_f32::<6, ADD>(panel, x, from, out, stride);
-        from += 6;
-    }
-    while from + 2 <= x.n() {
-        s.rows_f32::<2, ADD>(panel, x, from, out, stride);
-        from += 2;
-    }
-    while from + 1 <= x.n() {
-        s.rows_f32::<1, ADD>(panel, x, from, out, stride);
-        from += 1;
-    }
+    let next = s.tiles_product::<12, ADD>(panel, x, 0, out, stride);
+    let next = s.tiles_product::<6, ADD>(panel, x, next, out, stride);
+    let next = s.tiles_product::<2, ADD>(panel, x, next, out, stride);
+    s.tiles_product::<1, ADD>(panel, x, next, out, stride);
 }
