@@ -18,6 +18,9 @@ pub const X_BLOCK: usize = 256;
 pub struct XBlock {
     /// -127..=127.
     pub q: [i8; X_BLOCK],
+    /// The same, by columns: the first four of every group, then the next four of every group, and so on. Kernels whose lanes
+    /// are groups read this.
+    pub columns: [i8; X_BLOCK],
     /// Scale of every group of 32.
     pub d: [f32; 8],
     /// `d` times the sum of `q` of every group.
@@ -95,6 +98,13 @@ fn quantize_block<S: Simd>(s: S, x: &[f32; X_BLOCK], block: &mut XBlock) {
     }
     for ((x, q), inverse) in groups.iter().zip(block.q.as_chunks_mut::<X_GROUP>().0).zip(inverse) {
         l.store(bytemuck::cast_mut(q), l.round_scaled(x, inverse));
+    }
+    let mut rows = [l.splat(0); 8];
+    for (row, q) in rows.iter_mut().zip(block.q.as_chunks::<X_GROUP>().0) {
+        *row = l.load(bytemuck::cast_ref(q));
+    }
+    for (column, out) in l.transpose(rows).into_iter().zip(block.columns.as_chunks_mut::<X_GROUP>().0) {
+        l.store(bytemuck::cast_mut(out), column);
     }
     let ones = [l.splat(1); 8];
     let mut d = [0.0; 8];

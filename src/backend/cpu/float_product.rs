@@ -6,6 +6,7 @@ use super::product::{Sink, Weights};
 use super::rows::to_float;
 use super::scratch::Scratch;
 use super::simd::{Lanes, PANEL_ROWS, PanelF32, Rows, Simd};
+use crate::quant::DType;
 use std::ops::Range;
 
 /// Tokens from which a panel pays.
@@ -36,11 +37,100 @@ impl Kernel for FloatProduct<'_> {
     fn run<S: Simd>(self, s: S) {
         assert_eq!(self.x.width(), self.w.k);
         assert!(self.rows.end <= self.w.m);
-        if self.x.n() >= PANEL_TOKENS { self.panels(s) } else { self.row_by_row(s) }
+        match (self.x.n(), self.w.dtype) {
+            (PANEL_TOKENS.., _) => self.panels(s),
+            (_, DType::F32) => self.in_place::<S, F32>(s),
+            (_, DType::F16) => self.in_place::<S, F16>(s),
+            (_, DType::BF16) => self.in_place::<S, BF16>(s),
+            _ => self.row_by_row(s),
+        }
     }
 }
 
+/// A type of numbers that registers are read from directly.
+trait Number {
+    /// Bytes.
+    const SIZE: usize;
+
+    /// The first eight numbers of `p`; panics if there are fewer.
+    fn load<L: Lanes>(l: L, p: &[u8]) -> L::F;
+
+    /// The first number of `p`.
+    fn one(p: &[u8]) -> f32;
+}
+
+struct F32;
+struct F16;
+struct BF16;
+
+const EIGHT: &str = "callers have eight numbers";
+const ONE: &str = "callers have a number";
+
+impl Number for F32 {
+    const SIZE: usize = 4;
+
+    #[inline(always)]
+    fn load<L: Lanes>(l: L, p: &[u8]) -> L::F {
+        // Bytes, since a file's alignment may be lower than that of f32.
+        let mut eight = [0.0f32; 8];
+        bytemuck::bytes_of_mut(&mut eight).copy_from_slice(p.first_chunk::<32>().expect(EIGHT));
+        l.load_f32(&eight)
+    }
+
+    #[inline(always)]
+    fn one(p: &[u8]) -> f32 {
+        f32::from_le_bytes(*p.first_chunk().expect(ONE))
+    }
+}
+
+impl Number for F16 {
+    const SIZE: usize = 2;
+
+    #[inline(always)]
+    fn load<L: Lanes>(l: L, p: &[u8]) -> L::F {
+        l.load_f16(p.first_chunk().expect(EIGHT))
+    }
+
+    #[inline(always)]
+    fn one(p: &[u8]) -> f32 {
+        half::f16::from_le_bytes(*p.first_chunk().expect(ONE)).to_f32()
+    }
+}
+
+impl Number for BF16 {
+    const SIZE: usize = 2;
+
+    #[inline(always)]
+    fn load<L: Lanes>(l: L, p: &[u8]) -> L::F {
+        l.load_bf16(p.first_chunk().expect(EIGHT))
+    }
+
+    #[inline(always)]
+    fn one(p: &[u8]) -> f32 {
+        half::bf16::from_le_bytes(*p.first_chunk().expect(ONE)).to_f32()
+    }
+}
+
+/// Rows that are multiplied side by side, to have enough sums under way.
+const ROWS: usize = 4;
+
+/// Elements between two fetches ahead, and how many bytes ahead.
+const FETCH: usize = 32;
+const AHEAD: usize = 1024;
+
 impl FloatProduct<'_> {
+    #[inline(always)]
+    fn in_place<S: Simd, N: Number>(self, s: S) {
+        let Self { w, rows, x, sink, .. } = self;
+        let mut from = 0;
+        while from < x.n() {
+            from += match x.n() - from {
+                1 => few::<S, N, 1>(s, w, rows.clone(), x, from, sink),
+                _ => few::<S, N, 2>(s, w, rows.clone(), x, from, sink),
+            };
+        }
+    }
+
     #[inline(always)]
     fn row_by_row<S: Simd>(self, s: S) {
         let Self { w, rows, x, scratch, sink } = self;
@@ -96,6 +186,57 @@ impl FloatProduct<'_> {
             }
         }
     }
+}
+
+/// `T` tokens; returns `T`.
+#[inline(always)]
+fn few<S: Simd, N: Number, const T: usize>(
+    s: S,
+    w: Weights<'_>,
+    rows: Range<usize>,
+    x: Rows<'_, f32>,
+    from: usize,
+    sink: &mut dyn Sink,
+) -> usize {
+    let l = s.lanes();
+    let (k, weights, x_rows) = (w.k, w, x);
+    let mut x: [&[f32]; T] = [&[]; T];
+    for (t, x) in x.iter_mut().enumerate() {
+        *x = &x_rows.row(from + t)[..k];
+    }
+    for first in rows.clone().step_by(ROWS) {
+        let mut w: [&[u8]; ROWS] = [&[]; ROWS];
+        for (r, w) in w.iter_mut().enumerate() {
+            // Rows beyond the end repeat the last one.
+            *w = &weights.row((first + r).min(rows.end - 1))[..k * N::SIZE];
+        }
+        let mut sums = [[l.zero(); ROWS]; T];
+        let whole = k / 8 * 8;
+        for at in (0..whole).step_by(8) {
+            for r in 0..ROWS {
+                if at % FETCH == 0 {
+                    l.prefetch(w[r].as_ptr().wrapping_add(at * N::SIZE + AHEAD));
+                }
+                let w = N::load(l, &w[r][at * N::SIZE..]);
+                for t in 0..T {
+                    let x = x[t][at..].first_chunk().expect(EIGHT);
+                    sums[t][r] = l.fma(w, l.load_f32(x), sums[t][r]);
+                }
+            }
+        }
+        let n_rows = ROWS.min(rows.end - first);
+        for t in 0..T {
+            let mut out = [0.0; ROWS];
+            for (r, out) in out.iter_mut().enumerate() {
+                *out = l.sum(sums[t][r]);
+                for at in whole..k {
+                    *out += N::one(&w[r][at * N::SIZE..]) * x[t][at];
+                }
+            }
+            sink.put(from + t, first, &out[..n_rows]);
+        }
+    }
+    T
 }
 
 /// The blocks of elements `part` of a row.

@@ -10,7 +10,7 @@ use crate::quant::DType;
 use std::ops::Range;
 
 /// Tokens from which unpacking a panel pays; below, the rows are read in place.
-const PANEL_TOKENS: usize = 5;
+pub const PANEL_TOKENS: usize = 9;
 
 /// Longest row of a panel in groups of 32, so that the panel stays in the second-level cache; longer rows are summed up
 /// in pieces. A multiple of the groups of a block, of weights and of activations.
@@ -97,7 +97,9 @@ impl<S: Simd> FormatVisitor for Run<'_, S> {
                 1 => in_place::<S, F, 1>(self.s, blocks, rows.clone(), x, from, sink),
                 2 => in_place::<S, F, 2>(self.s, blocks, rows.clone(), x, from, sink),
                 3 => in_place::<S, F, 3>(self.s, blocks, rows.clone(), x, from, sink),
-                _ => in_place::<S, F, 4>(self.s, blocks, rows.clone(), x, from, sink),
+                4 => in_place::<S, F, 4>(self.s, blocks, rows.clone(), x, from, sink),
+                5 | 6 => in_place::<S, F, 6>(self.s, blocks, rows.clone(), x, from, sink),
+                _ => in_place::<S, F, 8>(self.s, blocks, rows.clone(), x, from, sink),
             };
         }
     }
@@ -109,7 +111,7 @@ const AHEAD: usize = 3072;
 /// Rows whose sums are completed together.
 const SUMS: usize = 8;
 
-/// Tokens `from..from + T`; returns `T`.
+/// Up to `T` tokens from `from` on; returns how many.
 #[inline(always)]
 fn in_place<S: Simd, F: Format, const T: usize>(
     s: S,
@@ -120,8 +122,10 @@ fn in_place<S: Simd, F: Format, const T: usize>(
     sink: &mut dyn Sink,
 ) -> usize {
     let mut tokens: [&[XBlock]; T] = [&[]; T];
+    let n_tokens = T.min(x.n() - from);
     for (t, token) in tokens.iter_mut().enumerate() {
-        *token = x.row(from + t);
+        // Absent tokens repeat the last one.
+        *token = x.row(from + t.min(n_tokens - 1));
     }
     for first in rows.clone().step_by(PANEL_ROWS) {
         let n_rows = PANEL_ROWS.min(rows.end - first);
@@ -137,11 +141,11 @@ fn in_place<S: Simd, F: Format, const T: usize>(
                 out[t][eight..eight + SUMS].copy_from_slice(&sums[t]);
             }
         }
-        for (t, out) in out.iter().enumerate() {
+        for (t, out) in out.iter().enumerate().take(n_tokens) {
             sink.put(from + t, first, &out[..n_rows]);
         }
     }
-    T
+    n_tokens
 }
 
 /// Dot products of eight rows, of which only `n_rows` count, with `T` tokens. Loops instead of closures: those do not inherit
@@ -170,9 +174,9 @@ fn dots<S: Simd, F: Format, const T: usize>(
                 *of_group = &blocks[g / F::GROUPS];
                 *u = of_group.unpack(l, g % F::GROUPS);
             }
-            let scales = F::scale_vectors(l, of_group);
+            let weights = eight_groups::<S, F, T>(s, u, F::scale_vectors(l, of_group));
             for t in 0..T {
-                acc[t] = accumulate::<S, F>(s, acc[t], u, scales, &x[t][b]);
+                acc[t] = accumulate::<S, F, T>(s, acc[t], weights, &x[t][b]);
             }
         }
         for t in 0..T {
@@ -192,14 +196,19 @@ fn dots<S: Simd, F: Format, const T: usize>(
             *block = &w[at];
             *u = block.unpack(l, 0);
         }
-        let scales = F::scale_vectors(l, blocks);
+        let weights = eight_groups::<S, F, T>(s, u, F::scale_vectors(l, blocks));
         for t in 0..T {
             let from = &x[t][n_whole];
+            let q = &from.q.as_chunks::<32>().0[g];
             let mut same = XBlock { d: [from.d[g]; 8], sum: [from.sum[g]; 8], ..XBlock::default() };
-            for q in same.q.as_chunks_mut::<32>().0 {
-                q.copy_from_slice(&from.q[32 * g..][..32]);
+            if T == 1 {
+                same.q.as_chunks_mut::<32>().0.fill(*q);
+            } else {
+                for (column, four) in same.columns.as_chunks_mut::<32>().0.iter_mut().zip(q.as_chunks::<4>().0) {
+                    column.as_chunks_mut::<4>().0.fill(*four);
+                }
             }
-            let acc = accumulate::<S, F>(s, [l.zero(); 2], u, scales, &same);
+            let acc = accumulate::<S, F, T>(s, [l.zero(); 2], weights, &same);
             let mut sums = [0.0; SUMS];
             l.store_f32(&mut sums, l.fma(acc[1], l.splat_f32(zero_factor::<F>()), acc[0]));
             for (out, sum) in out[t].iter_mut().zip(sums) {
@@ -210,37 +219,68 @@ fn dots<S: Simd, F: Format, const T: usize>(
     out
 }
 
+/// Eight groups of weights as [`accumulate`] takes them.
+#[derive(Clone, Copy)]
+struct Groups<S: Simd> {
+    u: [BytesOf<S>; 8],
+    scales: ScaleVectors<<S::Lanes as Lanes>::F>,
+}
+
+/// For one token the groups stay as they are, and each of their sums is collected over the lanes. For more tokens the groups
+/// become lanes once, and the sums come out as they are needed.
+#[inline(always)]
+fn eight_groups<S: Simd, F: Format, const T: usize>(
+    s: S,
+    u: [BytesOf<S>; 8],
+    scales: ScaleVectors<<S::Lanes as Lanes>::F>,
+) -> Groups<S> {
+    let l = s.lanes();
+    // What is not used costs nothing.
+    let m = if F::ZERO == Zero::Minima { scales.m } else { scales.d };
+    let scales = ScaleVectors { d: scales.d, m };
+    if T == 1 {
+        return Groups { u, scales };
+    }
+    let scales = if F::HALVES { ScaleVectors { d: l.halves_apart(scales.d), ..scales } } else { scales };
+    Groups { u: l.transpose(u), scales }
+}
+
 /// Adds the products of eight groups of weights with a block of activations: with `acc[0]` those of the unpacked bytes, with
 /// `acc[1]` what, times [`zero_factor`], is to be added to them.
 #[inline(always)]
-fn accumulate<S: Simd, F: Format>(
+fn accumulate<S: Simd, F: Format, const T: usize>(
     s: S,
     acc: [<S::Lanes as Lanes>::F; 2],
-    u: [BytesOf<S>; 8],
-    scales: ScaleVectors<<S::Lanes as Lanes>::F>,
+    w: Groups<S>,
     x: &XBlock,
 ) -> [<S::Lanes as Lanes>::F; 2] {
     let l = s.lanes();
     let [mut sum, mut rest] = acc;
-    let ScaleVectors { d, m } = scales;
-    let m = if F::ZERO == Zero::Minima { m } else { d };
+    let Groups { u, scales: ScaleVectors { d, m } } = w;
     if F::HALVES {
         // MAX cannot be passed on as it is: constants of a type parameter are no arguments of constants.
-        let dots = match F::MAX {
-            0..=15 => s.dot_halves::<15>(u, &x.q),
-            16.. => s.dot_halves::<63>(u, &x.q),
+        let dots = match (T, F::MAX) {
+            (1, 0..=15) => s.dot_halves::<15>(u, &x.q),
+            (1, 16..) => s.dot_halves::<63>(u, &x.q),
+            (_, 0..=15) => s.dot_column_halves::<15>(u, &x.columns),
+            (_, 16..) => s.dot_column_halves::<63>(u, &x.columns),
         };
-        let (x_d, x_sum) = (x.d.as_chunks::<4>().0, x.halves.as_chunks::<8>().0);
+        let (fours, x_sum) = (x.d.as_chunks::<4>().0, x.halves.as_chunks::<8>().0);
         for v in 0..2 {
-            sum = l.fma(l.to_f32(dots[v]), l.mul(d[v], l.load_twice(&x_d[v])), sum);
+            let x_d = if T == 1 { l.load_twice(&fours[v]) } else { l.load_f32(&x.d) };
+            sum = l.fma(l.to_f32(dots[v]), l.mul(d[v], x_d), sum);
             rest = l.fma(m[v], l.load_f32(&x_sum[v]), rest);
         }
     } else {
-        let dots = match F::MAX {
-            0..=15 => s.dot_groups::<15>(u, &x.q),
-            16..=31 => s.dot_groups::<31>(u, &x.q),
-            32..=127 => s.dot_groups::<127>(u, &x.q),
-            128.. => s.dot_groups::<255>(u, &x.q),
+        let dots = match (T, F::MAX) {
+            (1, 0..=15) => s.dot_groups::<15>(u, &x.q),
+            (1, 16..=31) => s.dot_groups::<31>(u, &x.q),
+            (1, 32..=127) => s.dot_groups::<127>(u, &x.q),
+            (1, 128..) => s.dot_groups::<255>(u, &x.q),
+            (_, 0..=15) => s.dot_columns::<15>(u, &x.columns),
+            (_, 16..=31) => s.dot_columns::<31>(u, &x.columns),
+            (_, 32..=127) => s.dot_columns::<127>(u, &x.columns),
+            (_, 128..) => s.dot_columns::<255>(u, &x.columns),
         };
         sum = l.fma(l.to_f32(dots), l.mul(d[0], l.load_f32(&x.d)), sum);
         // 8-bit weights taken as signed ones need no correction.
@@ -477,9 +517,9 @@ mod tests {
             .chunks_exact(width)
             .flat_map(|x| {
                 values.chunks_exact(k).map(move |w| {
-                    let x = x.iter().flat_map(|b| {
-                        b.q.iter().enumerate().map(|(i, q)| f64::from(*q) * f64::from(b.d[i / 32]))
-                    });
+                    let x = x
+                        .iter()
+                        .flat_map(|b| b.q.iter().enumerate().map(|(i, q)| f64::from(*q) * f64::from(b.d[i / 32])));
                     w.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum()
                 })
             })
@@ -493,9 +533,18 @@ mod tests {
             for dtype in FORMATS {
                 assert!(crate::backend::cpu::formats::has_integer_kernels(dtype));
                 let len = dtype.block_size();
-                for (blocks, m, n) in
-                    [(1, 1, 1), (3, 7, 1), (18, 45, 1), (2, 9, 2), (9, 35, 2), (5, 5, 3), (17, 6, 4), (3, 33, 5), (2, 40, 7), (19, 70, 15)]
-                {
+                for (blocks, m, n) in [
+                    (1, 1, 1),
+                    (3, 7, 1),
+                    (18, 45, 1),
+                    (2, 9, 2),
+                    (9, 35, 2),
+                    (5, 5, 3),
+                    (17, 6, 4),
+                    (3, 33, 5),
+                    (2, 40, 7),
+                    (19, 70, 15),
+                ] {
                     let error = worst(isa, dtype, blocks * len, m, n);
                     assert!(error < TOLERANCE, "{} {dtype} {blocks} blocks x {m} x {n}: {error}", isa.name());
                 }

@@ -7,7 +7,7 @@ use crate::backend::cpu::float_product::FloatProduct;
 use crate::backend::cpu::formats::has_integer_kernels;
 use crate::backend::cpu::kernels::Isa;
 use crate::backend::cpu::memory::Tensor;
-use crate::backend::cpu::product::{Product, Sink, Weights};
+use crate::backend::cpu::product::{PANEL_TOKENS, Product, Sink, Weights};
 use crate::backend::cpu::scratch::Scratch;
 use crate::backend::cpu::simd::{PANEL_ROWS, Rows};
 use crate::backend::cpu::threads::Member;
@@ -17,7 +17,7 @@ use crate::graph::{GluOp, Graph, Op, UnaryOp, Value};
 use std::ops::Range;
 
 /// Tokens up to which rows are read in place and so may be split finely.
-const FEW_TOKENS: usize = 4;
+const FEW_TOKENS: usize = PANEL_TOKENS - 1;
 
 /// Bytes of weights per item when few tokens are computed.
 const ITEM_BYTES: usize = 32 << 10;

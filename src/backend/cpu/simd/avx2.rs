@@ -136,6 +136,11 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn halves_apart(self, [a, b]: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: AVX2 is there.
+        unsafe { [_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b)] }
+    }
+    #[inline(always)]
     fn bits(self, a: __m256) -> __m256i {
         // SAFETY: AVX2 is there.
         unsafe { _mm256_castps_si256(a) }
@@ -173,7 +178,8 @@ impl Lanes for Avx2 {
         unsafe {
             let pairs = _mm256_setr_epi32(a, b, c, d, e, f, g, h);
             let apart = _mm256_setr_epi8(
-                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14,
+                15,
             );
             let apart = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(pairs, apart));
             [_mm256_cvtph_ps(_mm256_castsi256_si128(apart)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(apart))]
@@ -448,6 +454,26 @@ impl Avx2 {
         }
     }
 
+    /// Sums over the columns `from..to` of products, added in 16 bits as long as there is room.
+    #[inline(always)]
+    fn sum_columns<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK], from: usize, to: usize) -> __m256i {
+        // SAFETY: AVX2 is there; the references cover 32 bytes.
+        unsafe {
+            let (mut sum, mut partial) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+            let mut n_partial = 0;
+            for (i, (u, q)) in u.into_iter().zip(q.as_chunks::<32>().0).enumerate().take(to).skip(from) {
+                let products = self.products::<MAX>(u, _mm256_loadu_si256(q.as_ptr().cast()));
+                partial = if n_partial == 0 { products } else { _mm256_add_epi16(partial, products) };
+                n_partial += 1;
+                if n_partial == room(MAX) || i + 1 == to {
+                    sum = _mm256_add_epi32(sum, self.widen_sums(partial));
+                    n_partial = 0;
+                }
+            }
+            sum
+        }
+    }
+
     /// All products of eight groups.
     #[inline(always)]
     fn all_products<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> [__m256i; 8] {
@@ -642,6 +668,16 @@ impl Simd for Avx2 {
                 8.. => self.widen_sums(_mm256_add_epi16(low, high)),
             }
         }
+    }
+
+    #[inline(always)]
+    fn dot_columns<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> __m256i {
+        self.sum_columns::<MAX>(u, q, 0, 8)
+    }
+
+    #[inline(always)]
+    fn dot_column_halves<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> [__m256i; 2] {
+        [self.sum_columns::<MAX>(u, q, 0, 4), self.sum_columns::<MAX>(u, q, 4, 8)]
     }
 
     #[inline(always)]

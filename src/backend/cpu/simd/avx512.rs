@@ -159,6 +159,25 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+        let [a, b] = self.dot_column_halves::<MAX>(u, q);
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
+        // SAFETY: VNNI and VL are there; the references cover 32 bytes.
+        unsafe {
+            let mut sums = [_mm256_setzero_si256(); 2];
+            for (i, (u, q)) in u.into_iter().zip(q.as_chunks::<32>().0).enumerate() {
+                sums[i / 4] = _mm256_dpbusd_epi32(sums[i / 4], u, _mm256_loadu_si256(q.as_ptr().cast()));
+            }
+            sums
+        }
+    }
+
+    #[inline(always)]
     fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
         let mut dots = u;
         for (dot, q) in dots.iter_mut().zip(q.as_chunks::<32>().0) {

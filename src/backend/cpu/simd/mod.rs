@@ -57,6 +57,8 @@ pub trait Lanes: Copy {
     /// 32 numbers times `scale`, rounded to the nearest integer, ties to even; outside of -127..=127, and NaN, some number in
     /// that range.
     fn round_scaled(self, x: &[f32; 32], scale: f32) -> Self::B;
+    /// Two vectors in the order of [`half_index`](super::act::half_index) as first halves and second halves of eight groups.
+    fn halves_apart(self, a: [Self::F; 2]) -> [Self::F; 2];
     /// The bits of eight f32.
     fn bits(self, a: Self::F) -> Self::B;
     /// Converts integers.
@@ -154,6 +156,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// The same of each half of eight groups, in the order of [`half_index`](super::act::half_index).
     fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2];
+
+    /// What [`Simd::dot_groups`] gives, of weights and activations by columns: the first four bytes of all groups, then the
+    /// next four, and so on.
+    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self>;
+
+    /// The same of the first halves of all groups, and of their second halves.
+    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2];
 
     /// Multiplies a panel with every token. `emit(token, sums)` gets the sums of the panel's 32 rows.
     fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>);

@@ -208,6 +208,10 @@ impl Lanes for Neon {
         })
     }
     #[inline(always)]
+    fn halves_apart(self, [a, b]: [Self::F; 2]) -> [Self::F; 2] {
+        [[a[0], b[0]], [a[1], b[1]]]
+    }
+    #[inline(always)]
     fn bits(self, a: Self::F) -> Self::B {
         // SAFETY: NEON is there.
         a.map(|a| unsafe { vreinterpretq_u8_f32(a) })
@@ -412,11 +416,30 @@ impl Simd for Neon {
                 let dot = self.dot::<MAX>(u[g], &q[g]);
                 vaddq_s32(dot[0], dot[1])
             };
-            let four = |g: usize| {
-                vpaddq_s32(vpaddq_s32(dot(g), dot(g + 1)), vpaddq_s32(dot(g + 2), dot(g + 3)))
-            };
+            let four = |g: usize| vpaddq_s32(vpaddq_s32(dot(g), dot(g + 1)), vpaddq_s32(dot(g + 2), dot(g + 3)));
             [four(0), four(4)]
         }
+    }
+
+    #[inline(always)]
+    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+        let [a, b] = self.dot_column_halves::<MAX>(u, q);
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { vaddq_s32(a[h], b[h]) })
+    }
+
+    #[inline(always)]
+    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
+        let q = q.as_chunks::<32>().0;
+        from_fn(|half| {
+            let mut sums = self.dot::<MAX>(u[4 * half], &q[4 * half]);
+            for i in 4 * half + 1..4 * half + 4 {
+                let dots = self.dot::<MAX>(u[i], &q[i]);
+                // SAFETY: NEON is there.
+                sums = from_fn(|h| unsafe { vaddq_s32(sums[h], dots[h]) });
+            }
+            sums
+        })
     }
 
     #[inline(always)]

@@ -68,6 +68,10 @@ impl Lanes for Scalar {
         x.map(|x| math::round(x * scale).clamp(-127, 127) as i8 as u8)
     }
     #[inline(always)]
+    fn halves_apart(self, a: [[f32; 8]; 2]) -> [[f32; 8]; 2] {
+        from_fn(|half| from_fn(|i| a[i / 4][4 * half + i % 4]))
+    }
+    #[inline(always)]
     fn bits(self, a: [f32; 8]) -> [u8; 32] {
         bytemuck::cast(a)
     }
@@ -219,6 +223,25 @@ impl Simd for Scalar {
     fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
         let q = q.as_chunks::<32>().0;
         from_fn(|g| self.dot::<MAX>(u[g], &q[g]).iter().sum())
+    }
+
+    #[inline(always)]
+    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+        let [a, b] = self.dot_column_halves::<MAX>(u, q);
+        from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
+        let q = q.as_chunks::<32>().0;
+        from_fn(|half| {
+            let mut sums = [0; 8];
+            for (u, q) in u.iter().zip(q).skip(4 * half).take(4) {
+                let dots = self.dot::<MAX>(*u, q);
+                sums = from_fn(|i| sums[i] + dots[i]);
+            }
+            sums
+        })
     }
 
     #[inline(always)]
