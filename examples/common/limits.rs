@@ -88,55 +88,49 @@ const LOOPS: usize = 4 << 20;
 
 type Burn = (f64, fn());
 
-/// Operations of one call of a function that multiplies bytes.
+/// A function that multiplies bytes, with its operations per call.
 fn peak_int8(isa: &str) -> Burn {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the caller names an instruction set that the machine has.
-        "avx512" => ((LOOPS * 10 * 128) as f64, || unsafe { x86::int8_avx512() }),
+        "avx512" => ((LOOPS * 10 * 128) as f64, x86::int8_avx512),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the caller names an instruction set that the machine has.
-        "avx2" => ((LOOPS * 8 * 64) as f64, || unsafe { x86::int8_avx2() }),
-        _ => ((LOOPS * 32) as f64, int8_scalar),
+        "avx2" => ((LOOPS * 8 * 64) as f64, x86::int8_avx2),
+        _ => ((LOOPS * 32) as f64, int8_plain),
     }
 }
 
-/// Operations of one call of a function that multiplies floats.
+/// A function that multiplies floats, with its operations per call.
 fn peak_f32(isa: &str) -> Burn {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the caller names an instruction set that the machine has.
-        "avx512" => ((LOOPS * 10 * 32) as f64, || unsafe { x86::f32_avx512() }),
+        "avx512" => ((LOOPS * 10 * 32) as f64, x86::f32_avx512),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the caller names an instruction set that the machine has.
-        "avx2" => ((LOOPS * 10 * 16) as f64, || unsafe { x86::f32_avx2() }),
-        _ => ((LOOPS * 128) as f64, f32_scalar),
+        "avx2" => ((LOOPS * 10 * 16) as f64, x86::f32_avx2),
+        _ => ((LOOPS * 128) as f64, f32_plain),
     }
 }
 
-/// What the compiler makes of it for the machine's base instructions.
-fn int8_scalar() {
+/// What the compiler makes of it with the target's base instructions: no limit, but a number.
+fn int8_plain() {
     let (a, b) = (black_box([3i8; 16]), black_box([5i8; 16]));
     let mut acc = [0i32; 16];
     for _ in 0..LOOPS {
-        for i in 0..16 {
-            acc[i] += i32::from(a[i]) * i32::from(b[i]);
+        for ((acc, a), b) in acc.iter_mut().zip(a).zip(b) {
+            *acc += i32::from(a) * i32::from(b);
         }
         acc = black_box(acc);
     }
 }
 
-fn f32_scalar() {
+fn f32_plain() {
     let (a, b) = (black_box([0.5f32; 16]), black_box([1.5f32; 16]));
-    let mut acc = [[0f32; 16]; 4];
+    let mut sums = [[0f32; 16]; 4];
     for _ in 0..LOOPS {
-        for acc in &mut acc {
-            for i in 0..16 {
-                acc[i] += a[i] * b[i];
-            }
+        for ((acc, a), b) in sums.iter_mut().flatten().zip(a.iter().cycle()).zip(b.iter().cycle()) {
+            *acc += a * b;
         }
+        sums = black_box(sums);
     }
-    black_box(acc);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -147,10 +141,9 @@ mod x86 {
     // The loops are written out, as a compiler would fold multiplications of constants. The registers start as they are:
     // the time of these instructions does not depend on integers, and floats are zeroed first, as some values are slow.
 
-    /// # Safety
-    /// The machine has AVX-512 VNNI.
-    pub unsafe fn int8_avx512() {
-        // SAFETY: only registers named as clobbered are written; the caller vouches for the instructions.
+    pub fn int8_avx512() {
+        assert!(is_x86_feature_detected!("avx512vnni"));
+        // SAFETY: the machine has the instructions, as just checked; only registers named as clobbered are written.
         unsafe {
             asm!(
                 "2:",
@@ -168,10 +161,9 @@ mod x86 {
         }
     }
 
-    /// # Safety
-    /// The machine has AVX2.
-    pub unsafe fn int8_avx2() {
-        // SAFETY: only registers named as clobbered are written; the caller vouches for the instructions.
+    pub fn int8_avx2() {
+        assert!(is_x86_feature_detected!("avx2"));
+        // SAFETY: the machine has the instructions, as just checked; only registers named as clobbered are written.
         unsafe {
             asm!(
                 "2:",
@@ -193,10 +185,9 @@ mod x86 {
         }
     }
 
-    /// # Safety
-    /// The machine has AVX-512.
-    pub unsafe fn f32_avx512() {
-        // SAFETY: only registers named as clobbered are written; the caller vouches for the instructions.
+    pub fn f32_avx512() {
+        assert!(is_x86_feature_detected!("avx512f"));
+        // SAFETY: the machine has the instructions, as just checked; only registers named as clobbered are written.
         unsafe {
             asm!(
                 "vpxorq zmm10, zmm10, zmm10", "vpxorq zmm11, zmm11, zmm11",
@@ -219,10 +210,9 @@ mod x86 {
         }
     }
 
-    /// # Safety
-    /// The machine has AVX2 and FMA.
-    pub unsafe fn f32_avx2() {
-        // SAFETY: only registers named as clobbered are written; the caller vouches for the instructions.
+    pub fn f32_avx2() {
+        assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
+        // SAFETY: the machine has the instructions, as just checked; only registers named as clobbered are written.
         unsafe {
             asm!(
                 "vpxor ymm10, ymm10, ymm10", "vpxor ymm11, ymm11, ymm11",

@@ -250,8 +250,8 @@ fn eight_sequences(lab: &Lab) -> Result<Entry> {
     }
     let one = |engine: &mut dyn Engine| -> Result<f64> {
         let time = seconds(|| {
-            let steps = ids[N_SEQ_PROMPT..].chunks(N_SEQ).enumerate();
-            steps.into_iter().try_for_each(|(i, t)| engine.decode_seqs(t, (N_SEQ_PROMPT + i) as i32))
+            let mut steps = ids[N_SEQ_PROMPT..].chunks(N_SEQ).enumerate();
+            steps.try_for_each(|(i, t)| engine.decode_seqs(t, (N_SEQ_PROMPT + i) as i32))
         })?;
         (0..N_SEQ as i32).try_for_each(|seq| engine.truncate(seq, N_SEQ_PROMPT))?;
         Ok(time)

@@ -323,7 +323,9 @@ mod tests {
         let path = folder.path().join("a/results.json");
         sample().save(&path).unwrap();
         let read = Report::load(&path).unwrap();
-        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(sample()).unwrap());
+        let told = |r: &Report| r.rows.iter().map(|row| (row.id.clone(), row.status, row.value)).collect::<Vec<_>>();
+        assert_eq!(told(&read), told(&sample()));
+        assert_eq!((read.environment, read.limits), (sample().environment, sample().limits));
         std::fs::write(&path, serde_json::to_string(&Report { schema_version: 0, ..sample() }).unwrap()).unwrap();
         assert!(Report::load(&path).is_none());
     }
