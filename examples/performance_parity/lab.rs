@@ -238,7 +238,7 @@ pub fn beside(entry: Entry, ours: &[f64], name: &str, other: &[f64], work: f64, 
     let entry = entry
         .times(Summary::of(ours, work, unit), Some((name, Summary::of(other, work, unit))))
         .value(ratio(ours, other), "×");
-    if n < 5 { entry.note(format!("{n} rounds: the row's time was up")) } else { entry }
+    if n < 5 { entry.note(format!("rounds: {n}")) } else { entry }
 }
 
 /// A type by the number that llama.cpp has for it.
