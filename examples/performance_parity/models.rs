@@ -143,7 +143,7 @@ fn token_times(lab: &Lab) -> Result<Entry> {
 
 /// SmolLM2 behind 4096 tokens of context, and with a q8_0 cache there.
 pub fn depth(lab: &Lab) -> Result<Vec<Entry>> {
-    let (depth, n_prompt, n_gen) = if lab.quick { (1024, 128, 16) } else { (4096, N_PROMPT, N_GEN) };
+    let (depth, n_prompt, n_gen) = if lab.quick { (512, 128, 8) } else { (4096, N_PROMPT, N_GEN) };
     let path = lab.smollm2();
     let model = load(&path)?;
     let ids = tokens(depth + n_prompt, 49152);
