@@ -55,10 +55,14 @@ fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     group
 }
 
+/// Whether everything runs once, for a look.
+fn unmeasured() -> bool {
+    std::env::args().any(|arg| arg == "--test" || arg == "--list")
+}
+
 /// Told in the words of criterion's rates.
 fn limits(_: &mut Criterion) {
-    // Under `--test` nothing is measured.
-    if std::env::args().any(|arg| arg == "--test" || arg == "--list") {
+    if unmeasured() {
         return;
     }
     let l = limits::measure(best().name(), 1);
@@ -76,6 +80,7 @@ fn limits(_: &mut Criterion) {
 /// `gemm`: 512 tokens by 64 rows. `batch2` to `batch8`: few tokens, as sequences that decode together or drafts that are
 /// verified. `gemv`: one token. With few tokens there are 32 MiB of weights, more than the caches hold.
 fn products(c: &mut Criterion) {
+    let n_bytes = if unmeasured() { 1 << 20 } else { 32 << 20 };
     for (name, n_tokens) in [("gemm", 512), ("batch8", 8), ("batch6", 6), ("batch4", 4), ("batch2", 2), ("gemv", 1)] {
         let mut group = group(c, name);
         for dtype in FORMATS {
@@ -83,7 +88,7 @@ fn products(c: &mut Criterion) {
                 if (2..512).contains(&n_tokens) && k != K[1] {
                     continue;
                 }
-                let m = if n_tokens == 512 { 64 } else { (32 << 20) / dtype.row_size(k) };
+                let m = if n_tokens == 512 { 64 } else { n_bytes / dtype.row_size(k) };
                 let w = Matrix::new(dtype, k, m);
                 let x = floats(n_tokens * k);
                 let mut work = Work::default();
