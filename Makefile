@@ -18,7 +18,7 @@ DEMO_PROMPT ?= The capital of France is
 DEMO_TOKENS ?= 64
 
 .PHONY: all help demo test test-rust test-package test-neon dropin accuracy speed compare \
-        reference-programs test-data smollm2 install stage headers lint bench bench-smoke clean
+        reference-programs test-data smollm2 install stage headers lint bench bench-kernels bench-smoke clean
 
 all: ## Build libinfer.so, libinfer.a and the crate, optimised
 	$(CARGO) build --release --locked --lib
@@ -107,11 +107,17 @@ lint: ## Check the format and the lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
-bench: ## Measure the kernels
+PARITY = $(CARGO) run --release --locked --example performance_parity --
+
+bench: test-data ## Measure everything beside llama.cpp and the machine's limits, write docs/performance.md (about 25 minutes)
+	$(PARITY) --docs docs/performance.md $(BENCH_ARGS)
+
+bench-kernels: ## Measure the kernels one by one
 	$(CARGO) bench --locked --benches
 
-bench-smoke: ## Run every benchmark once, unmeasured
+bench-smoke: test-data ## Run every benchmark of a kernel once, unmeasured, and a short round of the measurements of `make bench`
 	$(CARGO) bench --locked --benches -- --test
+	$(PARITY) --quick --out target/performance-quick
 
 clean: ## Remove what was built (the cache stays)
 	$(CARGO) clean

@@ -1,8 +1,11 @@
-//! llama.cpp's own library, opened at run time, behind the few calls that comparing with it needs.
+//! llama.cpp's own library, opened at run time, behind the few calls that comparing with it needs. Shared by the examples.
 
 use libloading::{Library, Symbol};
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
+use std::rc::Rc;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// `llama_model_params`, fields that are not set here left as bytes.
 #[repr(C)]
@@ -25,13 +28,20 @@ struct ContextParams {
     n_outputs_max: [u32; 2],
     n_threads: i32,
     n_threads_batch: i32,
-    enums: [i32; 5],
+    enums: [i32; 4],
+    flash_attn_type: i32,
     rope: [u32; 7],
     defrag_thold: f32,
     cb_eval: [u64; 2],
     types: [i32; 2],
     abort: [u64; 2],
-    flags: [u8; 8],
+    embeddings: bool,
+    offload_kqv: bool,
+    no_perf: bool,
+    op_offload: bool,
+    swa_full: bool,
+    kv_unified: bool,
+    padding: [u8; 2],
     tail: [u64; 3],
 }
 
@@ -50,39 +60,75 @@ struct Batch {
 
 const _: () = assert!(size_of::<ModelParams>() == 80 && size_of::<ContextParams>() == 160 && size_of::<Batch>() == 56);
 
-type Model = *mut c_void;
-type Context = *mut c_void;
-
 /// The library. Dependencies are kept open beside it.
 pub struct LlamaCpp {
     llama: Library,
-    _ggml: Vec<Library>,
+    ggml: Vec<Library>,
 }
 
-/// A model with a context; freed in order.
-pub struct Session<'a> {
+/// A model of the library; freed with its last session.
+#[derive(Clone)]
+pub struct LlamaModel<'a>(Rc<Loaded<'a>>);
+
+struct Loaded<'a> {
     lib: &'a LlamaCpp,
-    model: Model,
-    ctx: Context,
+    model: *mut c_void,
     n_vocab: usize,
+}
+
+/// What a session is like; see llama.h's `llama_context_params` for the fields of the same names.
+#[derive(Debug, Clone)]
+pub struct SessionParams {
+    pub n_ctx: u32,
+    pub n_batch: u32,
+    pub n_ubatch: u32,
+    pub n_seq_max: u32,
+    pub n_threads: i32,
+    /// Type of the cached keys and values, ggml's number; f16 is 1, q8_0 is 8.
+    pub type_kv: i32,
+    /// Flash attention: `None` lets the library choose.
+    pub flash_attn: Option<bool>,
+    pub kv_unified: bool,
+}
+
+impl SessionParams {
+    /// One sequence of `n_ctx` tokens with llama.h's defaults.
+    pub fn new(n_ctx: u32, n_threads: i32) -> SessionParams {
+        SessionParams {
+            n_ctx,
+            n_batch: n_ctx,
+            n_ubatch: 512,
+            n_seq_max: 1,
+            n_threads,
+            type_kv: 1,
+            flash_attn: None,
+            kv_unified: false,
+        }
+    }
+}
+
+/// A context of a model.
+pub struct Session<'a> {
+    model: LlamaModel<'a>,
+    ctx: *mut c_void,
 }
 
 impl LlamaCpp {
     /// Opens the library of a folder and its CPU backend that fits this machine.
-    pub fn open(dir: &Path) -> Result<LlamaCpp, Box<dyn std::error::Error>> {
-        let open = |name: &str| -> Result<Library, Box<dyn std::error::Error>> {
+    pub fn open(dir: &Path) -> Result<LlamaCpp> {
+        let open = |name: &str| -> Result<Library> {
             use libloading::os::unix;
             // SAFETY: llama.cpp's libraries run no code at load time that could misbehave.
             let lib = unsafe { unix::Library::open(Some(dir.join(name)), unix::RTLD_NOW | unix::RTLD_LOCAL) };
             Ok(lib.map_err(|e| format!("{name} (fetch it with `make test-data`): {e}"))?.into())
         };
         let (base, ggml) = (open("libggml-base.so")?, open("libggml.v0.5.0.so")?);
-        let lib = LlamaCpp { llama: open("libllama.v0.5.0.so")?, _ggml: vec![base, ggml] };
+        let lib = LlamaCpp { llama: open("libllama.v0.5.0.so")?, ggml: vec![base, ggml] };
         let path = CString::new(dir.to_str().ok_or("the folder's name is not UTF-8")?)?;
         // SAFETY: the prototypes are those of ggml-backend.h and llama.h.
         unsafe {
             let load: Symbol<unsafe extern "C" fn(*const c_char)> =
-                lib._ggml[1].get(b"ggml_backend_load_all_from_path")?;
+                lib.ggml[1].get(b"ggml_backend_load_all_from_path")?;
             let log: Symbol<unsafe extern "C" fn(Option<extern "C" fn(i32, *const c_char, *mut c_void)>, *mut c_void)> =
                 lib.llama.get(b"llama_log_set")?;
             log(Some(quiet), std::ptr::null_mut());
@@ -93,90 +139,180 @@ impl LlamaCpp {
     }
 
     /// Loads a model and makes a context of `n_ctx` tokens.
-    pub fn session(&self, path: &Path, n_ctx: u32, n_threads: i32) -> Result<Session<'_>, Box<dyn std::error::Error>> {
+    pub fn session(&self, path: &Path, n_ctx: u32, n_threads: i32) -> Result<Session<'_>> {
+        self.load(path)?.session(&SessionParams::new(n_ctx, n_threads))
+    }
+
+    /// Loads a model, mapped.
+    pub fn load(&self, path: &Path) -> Result<LlamaModel<'_>> {
         let name = CString::new(path.to_str().ok_or("the model's name is not UTF-8")?)?;
         // SAFETY: prototypes and layouts are those of llama.h; the pointers live through the calls.
         unsafe {
             let mut mp = self.llama.get::<unsafe extern "C" fn() -> ModelParams>(b"llama_model_default_params")?();
             mp.n_gpu_layers = 0;
-            let load: Symbol<unsafe extern "C" fn(*const c_char, ModelParams) -> Model> =
+            let load: Symbol<unsafe extern "C" fn(*const c_char, ModelParams) -> *mut c_void> =
                 self.llama.get(b"llama_model_load_from_file")?;
             let model = load(name.as_ptr(), mp);
             if model.is_null() {
                 return Err(format!("llama.cpp does not load {}", path.display()).into());
             }
-            let mut cp = self.llama.get::<unsafe extern "C" fn() -> ContextParams>(b"llama_context_default_params")?();
-            (cp.n_ctx, cp.n_batch, cp.n_threads, cp.n_threads_batch) = (n_ctx, n_ctx, n_threads, n_threads);
-            let init: Symbol<unsafe extern "C" fn(Model, ContextParams) -> Context> =
-                self.llama.get(b"llama_init_from_model")?;
-            let ctx = init(model, cp);
+            let vocab =
+                self.llama.get::<unsafe extern "C" fn(*mut c_void) -> *const c_void>(b"llama_model_get_vocab")?(model);
+            let n = self.llama.get::<unsafe extern "C" fn(*const c_void) -> i32>(b"llama_vocab_n_tokens")?(vocab);
+            Ok(LlamaModel(Rc::new(Loaded { lib: self, model, n_vocab: n as usize })))
+        }
+    }
+
+    /// The features that the library says its CPU backend uses, e.g. `CPU : SSE3 = 1 | AVX2 = 1`.
+    pub fn system_info(&self) -> Result<String> {
+        // SAFETY: the prototype is that of llama.h; the text lives as long as the library.
+        unsafe {
+            let text = self.llama.get::<unsafe extern "C" fn() -> *const c_char>(b"llama_print_system_info")?();
+            Ok(CStr::from_ptr(text).to_string_lossy().trim().to_owned())
+        }
+    }
+}
+
+impl<'a> LlamaModel<'a> {
+    /// Makes a context.
+    pub fn session(&self, params: &SessionParams) -> Result<Session<'a>> {
+        let lib = &self.0.lib.llama;
+        // SAFETY: prototypes and layouts are those of llama.h; the model lives as long as the session.
+        unsafe {
+            let mut cp = lib.get::<unsafe extern "C" fn() -> ContextParams>(b"llama_context_default_params")?();
+            (cp.n_ctx, cp.n_batch, cp.n_ubatch) = (params.n_ctx, params.n_batch, params.n_ubatch);
+            cp.n_seq_max = params.n_seq_max;
+            (cp.n_threads, cp.n_threads_batch) = (params.n_threads, params.n_threads);
+            cp.types = [params.type_kv; 2];
+            cp.flash_attn_type = params.flash_attn.map_or(-1, i32::from);
+            cp.kv_unified = params.kv_unified;
+            let init: Symbol<unsafe extern "C" fn(*mut c_void, ContextParams) -> *mut c_void> =
+                lib.get(b"llama_init_from_model")?;
+            let ctx = init(self.0.model, cp);
             if ctx.is_null() {
                 return Err("llama.cpp makes no context".into());
             }
-            let vocab =
-                self.llama.get::<unsafe extern "C" fn(Model) -> *const c_void>(b"llama_model_get_vocab")?(model);
-            let n = self.llama.get::<unsafe extern "C" fn(*const c_void) -> i32>(b"llama_vocab_n_tokens")?(vocab);
-            Ok(Session { lib: self, model, ctx, n_vocab: n as usize })
+            Ok(Session { model: self.clone(), ctx })
         }
     }
 }
 
 impl Session<'_> {
     /// Computes tokens that continue the context, with logits of all or of the last.
-    pub fn decode(&mut self, tokens: &[i32], all: bool) -> Result<(), Box<dyn std::error::Error>> {
+    pub fn decode(&mut self, tokens: &[i32], all: bool) -> Result<()> {
         let mut token = tokens.to_vec();
         let mut marks = vec![i8::from(all); tokens.len()];
         *marks.last_mut().ok_or("no tokens")? = 1;
-        let batch = Batch {
+        let null = std::ptr::null_mut::<u8>();
+        self.decode_batch(Batch {
             n_tokens: tokens.len() as i32,
             token: token.as_mut_ptr(),
-            embd: std::ptr::null_mut(),
-            pos: std::ptr::null_mut(),
-            n_seq_id: std::ptr::null_mut(),
-            seq_id: std::ptr::null_mut(),
+            embd: null.cast(),
+            pos: null.cast(),
+            n_seq_id: null.cast(),
+            seq_id: null.cast(),
             logits: marks.as_mut_ptr(),
-        };
-        // SAFETY: the prototype is that of llama.h; the arrays have n_tokens entries and outlive the call.
-        let rc = unsafe {
-            self.lib.llama.get::<unsafe extern "C" fn(Context, Batch) -> i32>(b"llama_decode")?(self.ctx, batch)
-        };
+        })
+    }
+
+    /// Computes one token for each of the sequences 0, 1, ..., all at position `pos`, with logits.
+    pub fn decode_seqs(&mut self, tokens: &[i32], pos: i32) -> Result<()> {
+        let n = tokens.len();
+        let mut token = tokens.to_vec();
+        let (mut pos, mut n_seq_id, mut marks) = (vec![pos; n], vec![1; n], vec![1i8; n]);
+        let mut seqs: Vec<i32> = (0..n as i32).collect();
+        let mut seq_id: Vec<*mut i32> = seqs.iter_mut().map(std::ptr::from_mut).collect();
+        self.decode_batch(Batch {
+            n_tokens: n as i32,
+            token: token.as_mut_ptr(),
+            embd: std::ptr::null_mut(),
+            pos: pos.as_mut_ptr(),
+            n_seq_id: n_seq_id.as_mut_ptr(),
+            seq_id: seq_id.as_mut_ptr(),
+            logits: marks.as_mut_ptr(),
+        })
+    }
+
+    /// The arrays of `batch` have `n_tokens` entries, or are null.
+    fn decode_batch(&mut self, batch: Batch) -> Result<()> {
+        let lib = &self.model.0.lib.llama;
+        // SAFETY: the prototype is that of llama.h; the two callers above keep arrays of n_tokens entries alive.
+        let rc =
+            unsafe { lib.get::<unsafe extern "C" fn(*mut c_void, Batch) -> i32>(b"llama_decode")?(self.ctx, batch) };
         // SAFETY: as above.
-        unsafe { self.lib.llama.get::<unsafe extern "C" fn(Context)>(b"llama_synchronize")?(self.ctx) };
+        unsafe { lib.get::<unsafe extern "C" fn(*mut c_void)>(b"llama_synchronize")?(self.ctx) };
         if rc == 0 { Ok(()) } else { Err(format!("llama.cpp's decode returned {rc}").into()) }
+    }
+
+    /// Removes the tokens of sequence `seq` from position `from` on.
+    pub fn truncate(&mut self, seq: i32, from: i32) {
+        type Remove = unsafe extern "C" fn(*mut c_void, i32, i32, i32) -> bool;
+        let lib = &self.model.0.lib.llama;
+        // SAFETY: the prototypes are those of llama.h.
+        unsafe {
+            let remove: Symbol<Remove> = lib.get(b"llama_memory_seq_rm").expect("llama.h has it");
+            assert!(remove(self.memory(), seq, from, -1), "llama.cpp removes no part of a sequence");
+        }
+    }
+
+    /// Lets sequence `to` share what sequence 0 holds.
+    pub fn share(&mut self, to: i32) {
+        type Copy = unsafe extern "C" fn(*mut c_void, i32, i32, i32, i32);
+        let lib = &self.model.0.lib.llama;
+        // SAFETY: the prototypes are those of llama.h.
+        unsafe { lib.get::<Copy>(b"llama_memory_seq_cp").expect("llama.h has it")(self.memory(), 0, to, -1, -1) };
+    }
+
+    fn memory(&self) -> *mut c_void {
+        let lib = &self.model.0.lib.llama;
+        // SAFETY: the prototype is that of llama.h.
+        unsafe {
+            lib.get::<unsafe extern "C" fn(*mut c_void) -> *mut c_void>(b"llama_get_memory").expect("llama.h has it")(
+                self.ctx,
+            )
+        }
     }
 
     /// Logits of token `i` of the last batch.
     pub fn logits(&self, i: i32) -> &[f32] {
-        type Get = unsafe extern "C" fn(Context, i32) -> *const f32;
+        type Get = unsafe extern "C" fn(*mut c_void, i32) -> *const f32;
         // SAFETY: the prototype is that of llama.h; a row has n_vocab values and lives until the next decode, which needs
         // the session exclusively.
         unsafe {
-            let get: Symbol<Get> = self.lib.llama.get(b"llama_get_logits_ith").expect("llama.h has it");
+            let get: Symbol<Get> = self.model.0.lib.llama.get(b"llama_get_logits_ith").expect("llama.h has it");
             let row = get(self.ctx, i);
             assert!(!row.is_null(), "llama.cpp has no logits of token {i}");
-            std::slice::from_raw_parts(row, self.n_vocab)
+            std::slice::from_raw_parts(row, self.model.0.n_vocab)
         }
     }
 
     /// Forgets all tokens.
     pub fn clear(&mut self) {
+        let lib = &self.model.0.lib.llama;
         // SAFETY: the prototypes are those of llama.h.
         unsafe {
-            let get: Symbol<unsafe extern "C" fn(Context) -> *mut c_void> =
-                self.lib.llama.get(b"llama_get_memory").expect("llama.h has it");
-            let clear: Symbol<unsafe extern "C" fn(*mut c_void, bool)> =
-                self.lib.llama.get(b"llama_memory_clear").expect("llama.h has it");
-            clear(get(self.ctx), false);
+            lib.get::<unsafe extern "C" fn(*mut c_void, bool)>(b"llama_memory_clear").expect("llama.h has it")(
+                self.memory(),
+                false,
+            );
         }
     }
 }
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        // SAFETY: the prototypes are those of llama.h; both came from their init functions and are freed once.
+        let lib = &self.model.0.lib.llama;
+        // SAFETY: the prototype is that of llama.h; the context came from its init function and is freed once.
+        unsafe { lib.get::<unsafe extern "C" fn(*mut c_void)>(b"llama_free").expect("llama.h has it")(self.ctx) };
+    }
+}
+
+impl Drop for Loaded<'_> {
+    fn drop(&mut self) {
+        let lib = &self.lib.llama;
+        // SAFETY: the prototype is that of llama.h; the model is freed once, after its sessions, which hold it.
         unsafe {
-            self.lib.llama.get::<unsafe extern "C" fn(Context)>(b"llama_free").expect("llama.h has it")(self.ctx);
-            self.lib.llama.get::<unsafe extern "C" fn(Model)>(b"llama_model_free").expect("llama.h has it")(self.model);
+            lib.get::<unsafe extern "C" fn(*mut c_void)>(b"llama_model_free").expect("llama.h has it")(self.model);
         }
     }
 }

@@ -10,14 +10,17 @@
 //! divergence, agreement on the likeliest token, perplexity.
 //! llama.cpp's library is looked for in `$INFER_TEST_DATA/reference`, where `make test-data` puts it.
 
+#[path = "../common/accuracy.rs"]
+#[allow(dead_code)] // other examples use more of it
+mod accuracy;
 #[path = "../common/llama_cpp.rs"]
 #[allow(dead_code)] // other examples use more of it
 mod llama_cpp;
 
-use infer::context::{BackendKind, Batch, Context, ContextParams};
+use infer::context::{Batch, Context, ContextParams};
 use infer::gguf::Source;
 use infer::model::{Model, ModelParams};
-use llama_cpp::{LlamaCpp, Session};
+use llama_cpp::LlamaCpp;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,9 +29,6 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const N_PROMPT: usize = 512;
 const N_GEN: usize = 64;
-/// Tokens of one batch and of one independent window of text.
-const N_BATCH: usize = 256;
-const N_WINDOW: usize = 512;
 
 struct Options {
     models: Vec<PathBuf>,
@@ -66,16 +66,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn context(model: &Arc<Model>, n_ctx: usize, threads: usize, backend: BackendKind) -> Result<Context> {
+fn context(model: &Arc<Model>, n_ctx: usize, threads: usize) -> Result<Context> {
     let n = n_ctx as u32;
-    let params = ContextParams {
-        n_ctx: n,
-        n_batch: n,
-        n_threads: threads,
-        n_threads_batch: threads,
-        backend,
-        ..Default::default()
-    };
+    let params =
+        ContextParams { n_ctx: n, n_batch: n, n_threads: threads, n_threads_batch: threads, ..Default::default() };
     Ok(Context::new(model.clone(), &params)?)
 }
 
@@ -85,13 +79,11 @@ fn decode(ctx: &mut Context, tokens: &[i32], all: bool) -> Result<()> {
     Ok(ctx.decode(&Batch::new(tokens.len(), Some(tokens), None, 0)?.with_logits(&marks)?)?)
 }
 
-// ---- speed
-
 fn speed(reference: &LlamaCpp, path: &Path, o: &Options) -> Result<()> {
     let model = Model::load(Source::Path(path.into()), ModelParams::default())?;
     let n_vocab = model.hparams()?.n_vocab as u64;
     let n_ctx = N_PROMPT + N_GEN;
-    let mut ours = context(&model, n_ctx, o.threads, BackendKind::Auto)?;
+    let mut ours = context(&model, n_ctx, o.threads)?;
     let mut theirs = reference.session(path, n_ctx as u32, o.threads as i32)?;
     let mut state = 1u64;
     let tokens: Vec<i32> = (0..N_PROMPT + N_GEN)
@@ -142,92 +134,19 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-// ---- accuracy
-
-/// Sums over the tokens of a text of one engine's logits against the exact ones.
-#[derive(Default)]
-struct Score {
-    n: usize,
-    kl: f64,
-    agree: usize,
-    nll: f64,
-    exact_nll: f64,
-}
-
-impl Score {
-    fn add(&mut self, exact: &[f32], logits: &[f32], next: i32) {
-        let (p, q) = (log_softmax(exact), log_softmax(logits));
-        self.n += 1;
-        self.kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0);
-        self.agree += usize::from(largest(exact) == largest(logits));
-        self.exact_nll -= p[next as usize];
-        self.nll -= q[next as usize];
-    }
-
-    fn print(&self, name: &str) {
-        let n = self.n as f64;
-        let ppl = |nll: f64| (nll / n).exp();
+fn accuracy(reference: &LlamaCpp, path: &Path, o: &Options) -> Result<()> {
+    let (ours, theirs, _) = accuracy::compare(reference, path, &o.text, o.threads, 4)?;
+    println!("{}, {} tokens of {}", path.display(), ours.n, o.text.display());
+    for (name, score) in [("ours", &ours), ("llama.cpp", &theirs)] {
         println!(
             "  {name:10} KL {:.3e}   top-1 agreement {:.2} %   perplexity {:.4} (exact {:.4}, {:+.2} %)",
-            self.kl / n,
-            100.0 * self.agree as f64 / n,
-            ppl(self.nll),
-            ppl(self.exact_nll),
-            100.0 * (ppl(self.nll) / ppl(self.exact_nll) - 1.0)
+            score.kl(),
+            100.0 * score.agreement(),
+            score.perplexity(),
+            score.exact_perplexity(),
+            100.0 * (score.perplexity() / score.exact_perplexity() - 1.0)
         );
     }
-}
-
-fn accuracy(reference: &LlamaCpp, path: &Path, o: &Options) -> Result<()> {
-    let model = Model::load(Source::Path(path.into()), ModelParams::default())?;
-    let text = std::fs::read(&o.text)?;
-    let tokens = model.vocab.tokenize(&text, true, false)?;
-    let mut exact = context(&model, N_WINDOW, o.threads, BackendKind::Reference)?;
-    let mut ours = context(&model, N_WINDOW, o.threads, BackendKind::Auto)?;
-    let mut theirs = reference.session(path, N_WINDOW as u32, o.threads as i32)?;
-    let (mut a, mut b) = (Score::default(), Score::default());
-    for window in tokens.chunks(N_WINDOW).take(4) {
-        exact.clear_memory(false)?;
-        ours.clear_memory(false)?;
-        theirs.clear();
-        for (i, batch) in window.chunks(N_BATCH).enumerate() {
-            decode(&mut exact, batch, true)?;
-            decode(&mut ours, batch, true)?;
-            theirs.decode(batch, true)?;
-            score(&mut exact, &mut ours, &theirs, batch.len(), &window[i * N_BATCH..], &mut a, &mut b)?;
-        }
-    }
-    println!("{}, {} tokens of {}", path.display(), a.n, o.text.display());
-    a.print("ours");
-    b.print("llama.cpp");
-    println!("  KL ratio {:.2}", a.kl / b.kl);
+    println!("  KL ratio {:.2}", ours.kl() / theirs.kl());
     Ok(())
-}
-
-fn score(
-    exact: &mut Context,
-    ours: &mut Context,
-    theirs: &Session,
-    n: usize,
-    text: &[i32],
-    a: &mut Score,
-    b: &mut Score,
-) -> Result<()> {
-    for t in 0..n {
-        let Some(&next) = text.get(t + 1) else { break };
-        let truth = exact.logits_ith(t as i32)?;
-        a.add(truth, ours.logits_ith(t as i32)?, next);
-        b.add(truth, theirs.logits(t as i32), next);
-    }
-    Ok(())
-}
-
-fn log_softmax(x: &[f32]) -> Vec<f64> {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-    let sum = x.iter().map(|&v| (v as f64 - max).exp()).sum::<f64>().ln();
-    x.iter().map(|&v| v as f64 - max - sum).collect()
-}
-
-fn largest(x: &[f32]) -> usize {
-    x.iter().enumerate().fold(0, |best, (i, &v)| if v > x[best] { i } else { best })
 }
