@@ -18,7 +18,7 @@ pub use softmax::{Partial, finish};
 use std::ops::Range;
 
 /// Queries per KV head from which converting and transposing the keys pays.
-pub const MANY_QUERIES: usize = 16;
+pub const MANY_QUERIES: usize = 25;
 
 /// Keys or values of all heads: row `r` of head `h` lies at `h * head_stride + r * row_stride`.
 #[derive(Clone, Copy)]
