@@ -256,28 +256,28 @@ fn finish(t: u32, h: u32, query: u32, pair: u32, sum: vec2<f32>, part: u32) {
     let at = (t * p.ne.z + h);
     if p.out.y != 0u {
         let to = p.out.y - 1u + (at * p.out.z + part) * (D_V + 2u);
-        write(to + 2u + 2u * pair, sum.x);
+        set_number(to + 2u + 2u * pair, sum.x);
         if 2u * pair + 1u < D_V {
-            write(to + 3u + 2u * pair, sum.y);
+            set_number(to + 3u + 2u * pair, sum.y);
         }
         if pair == 0u {
-            write(to, most[query]);
-            write(to + 1u, total[query]);
+            set_number(to, most[query]);
+            set_number(to + 1u, total[query]);
         }
         return;
     }
     var scale = 1.0;
     var sum_of_weights = total[query];
     if p.out.w != 0u {
-        let sink = read(WEIGHTS, p.out.w - 1u + h);
+        let sink = number_at(WEIGHTS, p.out.w - 1u + h);
         let top = max(most[query], sink);
         scale = exp(most[query] - top);
         sum_of_weights = sum_of_weights * scale + exp(sink - top);
     }
     let inverse = select(0.0, scale / sum_of_weights, sum_of_weights > 0.0);
     let to = p.out.x + at * D_V + 2u * pair;
-    write(to, sum.x * inverse);
+    set_number(to, sum.x * inverse);
     if 2u * pair + 1u < D_V {
-        write(to + 1u, sum.y * inverse);
+        set_number(to + 1u, sum.y * inverse);
     }
 }

@@ -16,25 +16,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let from_ = p.at.x + at * p.ne.z * (n + 2u);
     var most = -1.0e30;
     for (var i = 0u; i < p.ne.z; i += 1u) {
-        most = max(most, read(ARENA, from_ + i * (n + 2u)));
+        most = max(most, number_at(ARENA, from_ + i * (n + 2u)));
     }
     var sum = 0.0;
     if p.ne.w != 0u {
-        let sink = read(WEIGHTS, p.ne.w - 1u + group.x);
+        let sink = number_at(WEIGHTS, p.ne.w - 1u + group.x);
         most = max(most, sink);
         sum = exp(sink - most);
     }
     for (var i = 0u; i < p.ne.z; i += 1u) {
         let part = from_ + i * (n + 2u);
-        sum += exp(read(ARENA, part) - most) * read(ARENA, part + 1u);
+        sum += exp(number_at(ARENA, part) - most) * number_at(ARENA, part + 1u);
     }
     let inverse = select(0.0, 1.0 / sum, sum > 0.0);
     for (var d = lid; d < n; d += WG) {
         var x = 0.0;
         for (var i = 0u; i < p.ne.z; i += 1u) {
             let part = from_ + i * (n + 2u);
-            x += exp(read(ARENA, part) - most) * read(ARENA, part + 2u + d);
+            x += exp(number_at(ARENA, part) - most) * number_at(ARENA, part + 2u + d);
         }
-        write(p.at.y + at * n + d, x * inverse);
+        set_number(p.at.y + at * n + d, x * inverse);
     }
 }

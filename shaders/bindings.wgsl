@@ -28,7 +28,7 @@ fn weight_half(at: u32, i: u32) -> f32 {
     return unpack2x16float(weight_word(at + (i >> 1u)))[i & 1u];
 }
 
-fn read_bits(space: u32, i: u32) -> u32 {
+fn bits_at(space: u32, i: u32) -> u32 {
     switch space {
         case WEIGHTS: { return weight_word(i); }
         case CONSTANTS: { return constants[i]; }
@@ -36,6 +36,6 @@ fn read_bits(space: u32, i: u32) -> u32 {
     }
 }
 
-fn read(space: u32, i: u32) -> f32 {
-    return bitcast<f32>(read_bits(space, i));
+fn number_at(space: u32, i: u32) -> f32 {
+    return bitcast<f32>(bits_at(space, i));
 }

@@ -35,7 +35,7 @@ const MATMUL: u32 = 12;
 
 fn bits(t: Tensor, i: vec4<u32>) -> u32 {
     let n = i * t.nb;
-    return read_bits(t.at.y, t.at.x + n.x + n.y + n.z + n.w);
+    return bits_at(t.at.y, t.at.x + n.x + n.y + n.z + n.w);
 }
 
 fn number(t: Tensor, i: vec4<u32>) -> f32 {

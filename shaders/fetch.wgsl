@@ -20,6 +20,6 @@ fn main(
     }
     let v = key4(p.x.y + i, p.x.w);
     for (var j = 0u; j < 4u; j += 1u) {
-        write(p.x.z + i + j, v[j]);
+        set_number(p.x.z + i + j, v[j]);
     }
 }

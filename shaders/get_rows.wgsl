@@ -17,6 +17,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let v = load4(p.table, row, k);
     for (var i = 0u; i < 4u && k + i < p.x.x; i += 1u) {
-        write(p.x.w + group.y * p.x.x + k + i, v[i]);
+        set_number(p.x.w + group.y * p.x.x + k + i, v[i]);
     }
 }

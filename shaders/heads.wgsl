@@ -68,7 +68,7 @@ fn normalize(lid: u32) {
     for (var i = lid; i < n; i += WG) {
         var x = (head[i] - mean) * scale;
         if p.how.x != 0u {
-            x *= read(WEIGHTS, p.how.x - 1u + i);
+            x *= number_at(WEIGHTS, p.how.x - 1u + i);
         }
         head[i] = x;
     }
@@ -182,7 +182,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let n = p.ne.x;
     let base = p.src.w + group.x * p.src.y + group.y * p.src.z;
     for (var i = lid; i < n; i += WG) {
-        head[i] = read(p.to.w, base + i * p.src.x);
+        head[i] = number_at(p.to.w, base + i * p.src.x);
     }
     workgroupBarrier();
     if p.how.y != 0u {
@@ -201,7 +201,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if TO == TO_ARENA {
         let to = p.to.x + (group.y * p.ne.y + group.x) * n;
         for (var i = lid; i < n; i += WG) {
-            write(to + i, head[i]);
+            set_number(to + i, head[i]);
         }
         return;
     }

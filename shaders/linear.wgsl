@@ -54,5 +54,5 @@ fn finish(m: Matrix, row: u32, t: u32, sum: f32) {
     if m.residual != 0u {
         x += bitcast<f32>(arena_word(m.residual - 1u + t * m.stride + row));
     }
-    write(m.to + t * m.stride + row, x);
+    set_number(m.to + t * m.stride + row, x);
 }

@@ -14,6 +14,10 @@ var<workgroup> w_tile: array<f16, TILE * LINE>;
 var<workgroup> x_tile: array<f16, TILE * LINE>;
 var<workgroup> stage: array<f32, 4 * 256>;
 
+fn halves4(words: vec2<u32>) -> vec4<f16> {
+    return vec4<f16>(vec4(unpack2x16float(words.x), unpack2x16float(words.y)));
+}
+
 fn flush(m: Matrix, row0: u32, token0: u32, subgroup: u32, lane: u32) {
     for (var i = lane; i < 256u; i += 32u) {
         let row = row0 + i % 16u;
@@ -74,8 +78,8 @@ fn main(
             w_tile[at + 3u] = v.w;
         }
         for (var i = 0u; i < 4u; i += 1u) {
-            let lo = bitcast<vec4<f16>>(x[i].xy);
-            let hi = bitcast<vec4<f16>>(x[i].zw);
+            let lo = halves4(x[i].xy);
+            let hi = halves4(x[i].zw);
             let at = lid * LINE + 8u * i;
             x_tile[at] = lo.x;
             x_tile[at + 1u] = lo.y;

@@ -1,7 +1,7 @@
-// Products with a few tokens whose activations are bytes. A workgroup has ROWS rows and TOKENS tokens; with GATED, the same
-// rows of two matrices, gate first.
+// Products with a few tokens whose activations are bytes. A workgroup has ROWS rows and TOKENS tokens; with two PARTS, the
+// same rows of two matrices, gate first.
 
-const PARTS: u32 = select(1u, 2u, GATED);
+const GATED: bool = PARTS == 2;
 const NSUM: u32 = ROWS * TOKENS * PARTS;
 
 fn x32(row: u32, b: u32) -> X32 {
@@ -45,7 +45,7 @@ fn main(
     }
     if GATED {
         let gate = activate(p.how.x, totals[lid]);
-        write(m.to + token * m.stride + row, gate * totals[ROWS * TOKENS + lid]);
+        set_number(m.to + token * m.stride + row, gate * totals[ROWS * TOKENS + lid]);
     } else {
         finish(m, row, token, totals[lid]);
     }

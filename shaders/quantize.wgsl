@@ -19,10 +19,10 @@ fn normalized(row: u32, i: u32, mean: f32, scale: f32) -> f32 {
     }
     var x = (bitcast<f32>(arena_word(row + i)) - mean) * scale;
     if p.norm.y != 0u {
-        x *= read(WEIGHTS, p.norm.y - 1u + i);
+        x *= number_at(WEIGHTS, p.norm.y - 1u + i);
     }
     if p.norm.z != 0u {
-        x += read(CONSTANTS, p.norm.z - 1u + i);
+        x += number_at(CONSTANTS, p.norm.z - 1u + i);
     }
     return x;
 }
@@ -74,8 +74,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     arena[p.x.z + (group.y * n + i) / 4u] = b.x | (b.y << 8u) | (b.z << 16u) | (b.w << 24u);
     if (lid & 7u) == 0u {
         let at = p.x.w + (group.y * n + i) / 8u;
-        write(at, d);
-        write(at + 1u, d * f32(sums[lid] + sums[lid + 1u] + sums[lid + 2u] + sums[lid + 3u]));
-        write(at + 2u, d * f32(sums[lid + 4u] + sums[lid + 5u] + sums[lid + 6u] + sums[lid + 7u]));
+        set_number(at, d);
+        set_number(at + 1u, d * f32(sums[lid] + sums[lid + 1u] + sums[lid + 2u] + sums[lid + 3u]));
+        set_number(at + 2u, d * f32(sums[lid + 4u] + sums[lid + 5u] + sums[lid + 6u] + sums[lid + 7u]));
     }
 }

@@ -28,7 +28,7 @@ const NONE: f32 = -3.0e38;
 var<workgroup> best: array<vec2<f32>, WG>;
 
 fn element(base: u32, i: u32) -> f32 {
-    return read(p.at.y, base + i * p.nb.x);
+    return number_at(p.at.y, base + i * p.nb.x);
 }
 
 // Whether element `a` (value, index) comes before `b` in descending order.
@@ -100,7 +100,7 @@ fn main(
     sum = reduce_sum(sum, lid);
     if OP == SUM {
         if lid == 0u {
-            write(p.at.z + row, sum);
+            set_number(p.at.z + row, sum);
         }
         return;
     }
@@ -127,14 +127,14 @@ fn main(
         }
         x = (x - mean) * scale;
         if p.affine.x != 0u {
-            x *= read(p.affine.y, p.affine.x - 1u + i);
+            x *= number_at(p.affine.y, p.affine.x - 1u + i);
         }
         if p.affine.z != 0u {
-            x += read(p.affine.w, p.affine.z - 1u + i);
+            x += number_at(p.affine.w, p.affine.z - 1u + i);
         }
         if p.more.x != 0u {
-            x += read(ARENA, p.more.x - 1u + row * n + i);
+            x += number_at(ARENA, p.more.x - 1u + row * n + i);
         }
-        write(p.at.z + row * n + i, x);
+        set_number(p.at.z + row * n + i, x);
     }
 }

@@ -4,17 +4,25 @@
 
 #![cfg(feature = "gpu")]
 
+mod common;
+
+use common::compare::distance;
+use common::engine::{Engine, Ours, Setup, Tok};
+use common::tiny::{self, Tiny};
 use infer::backend::gpu::device::{AdapterKind, adapters};
 use infer::backend::gpu::weights::Weights;
 use infer::backend::gpu::{Gpu, shader};
 use infer::backend::{Backend, reference::Reference};
+use infer::context::BackendKind;
 use infer::error::Result;
-use infer::gguf::Bytes;
+use infer::gguf::{Bytes, Source};
 use infer::graph::plan::plan;
 use infer::graph::{
     Attention, BinaryOp, Builder, GluOp, Input, Inputs, Mask, MaskId, MaskRow, Norm, NormKind, Rope, RopeKind, StateId,
     UnaryOp, ValueId,
 };
+use infer::model::offload::OffloadParams;
+use infer::model::{Model, ModelParams};
 use infer::quant::{self, DType};
 use infer::tensor::Weight;
 use std::sync::Arc;
@@ -419,3 +427,125 @@ fn turned_columns(c: &mut Case, x: ValueId) -> ValueId {
     c.builder.cont(turned).unwrap()
 }
 
+/// Mean KL divergence that f32 sums in another order, and a cache rounded alike, may cause.
+const SAME: f64 = 1e-6;
+
+/// The model with its last layers on the adapter of the tests; `None`: there is no adapter.
+fn offloaded(path: &std::path::Path, n_gpu_layers: i32) -> Option<Arc<Model>> {
+    let software = adapters().iter().position(|a| a.kind == AdapterKind::Software);
+    let adapter = software.or(if adapters().is_empty() { None } else { Some(0) })?;
+    let offload = OffloadParams { n_gpu_layers, adapters: Some(vec![adapter]), ..OffloadParams::default() };
+    let params = ModelParams { offload, ..ModelParams::default() };
+    Some(Model::load(Source::Path(path.into()), params).unwrap())
+}
+
+/// A prompt of some tokens in two sequences, then single tokens: all rows that are wanted.
+fn rows(engine: &mut Ours, embeds: bool, n_vocab: usize) -> Vec<Vec<f32>> {
+    let tok = |i: usize, seq: i32, pos: i32| Tok {
+        id: ((i * 37 + 11) % n_vocab) as i32,
+        pos,
+        seqs: vec![seq],
+        output: true,
+    };
+    let mut found = Vec::new();
+    let mut batch: Vec<Tok> = (0..13).map(|i| tok(i, 0, i as i32)).collect();
+    batch.extend((0..5).map(|i| tok(i + 50, 1, i as i32)));
+    let steps = if embeds { vec![batch] } else { vec![batch, vec![tok(70, 0, 13)], vec![tok(71, 0, 14), tok(72, 1, 5)]] };
+    for batch in steps {
+        assert_eq!(engine.decode(&batch), 0);
+        for i in 0..batch.len() as i32 {
+            found.push(if embeds { engine.embeddings(i) } else { engine.logits(i) }.expect("an output"));
+        }
+    }
+    found
+}
+
+fn compare_model(tiny: &Tiny, setup: &Setup, layers: impl IntoIterator<Item = i32>, limit: f64) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = tiny.write(folder.path());
+    let plain = Ours::load(&path);
+    let mut exact = Ours::try_new(&plain, setup, BackendKind::Reference).unwrap();
+    let want = rows(&mut exact, setup.embeddings, tiny.n_vocab);
+    for n_gpu_layers in layers {
+        let Some(model) = offloaded(&path, n_gpu_layers) else { return };
+        assert_eq!(model.offload().is_some(), n_gpu_layers != 0);
+        let mut ours = Ours::try_new(&model, setup, BackendKind::Auto).unwrap();
+        let found = rows(&mut ours, setup.embeddings, tiny.n_vocab);
+        let d = distance(&want, &found);
+        let what = format!("{} {} {:?}, {n_gpu_layers} layers", tiny.arch, tiny.name, setup.type_k);
+        assert!(if setup.embeddings { d.nmse < 1e-7 } else { d.kl < limit }, "{what}: nmse {:e}, KL {:e}", d.nmse, d.kl);
+    }
+}
+
+#[test]
+fn every_architecture_wholly_offloaded() {
+    for tiny in tiny::all() {
+        let setup = Setup {
+            n_seq_max: 2,
+            embeddings: tiny.embeds(),
+            pooling: tiny.embeds().then_some(infer::model::Pooling::None),
+            ..Setup::default()
+        };
+        compare_model(&tiny, &setup, [-1], SAME);
+    }
+}
+
+#[test]
+fn every_number_of_layers() {
+    for tiny in [Tiny::new("llama", "plain"), Tiny::new("gemma3", "plain")] {
+        let setup = Setup { n_seq_max: 2, ..Setup::default() };
+        compare_model(&tiny, &setup, 0..=tiny.n_layer as i32 + 1, SAME);
+    }
+}
+
+#[test]
+fn types_of_caches() {
+    let tiny = Tiny { head: 64, ..Tiny::new("qwen3", "plain") };
+    for dtype in [DType::F16, DType::Q8_0, DType::Q4_0, DType::Q5_1] {
+        let setup = Setup { n_seq_max: 2, type_k: dtype, type_v: dtype, ..Setup::default() };
+        // A value may round to the next level of the cache.
+        compare_model(&tiny, &setup, [1, -1], if dtype == DType::F16 { SAME } else { 1e-3 });
+    }
+}
+
+#[test]
+fn states_come_back_and_keys_shift() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Tiny::new("llama", "plain").write(folder.path());
+    let plain = Ours::load(&path);
+    let Some(model) = offloaded(&path, 2) else { return };
+    for dtype in [DType::F32, DType::F16] {
+        let setup = Setup { n_seq_max: 2, type_k: dtype, type_v: dtype, ..Setup::default() };
+        let mut engines = [
+            Ours::try_new(&plain, &setup, BackendKind::Reference).unwrap(),
+            Ours::try_new(&model, &setup, BackendKind::Auto).unwrap(),
+        ];
+        let found = engines.each_mut().map(|engine| {
+            rows(engine, false, 160);
+            assert!(engine.seq_rm(0, 2, 5));
+            engine.seq_add(0, 5, -1, -3);
+            let tok = Tok { id: 5, pos: 12, seqs: vec![0], output: true };
+            assert_eq!(engine.decode(&[tok]), 0);
+            vec![engine.logits(0).expect("an output")]
+        });
+        let d = distance(&found[0], &found[1]);
+        assert!(d.kl < 1e-5, "{dtype}: KL {:e}", d.kl);
+    }
+}
+
+#[test]
+fn contexts_on_one_device_from_several_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Tiny::new("llama", "plain").write(folder.path());
+    let Some(model) = offloaded(&path, -1) else { return };
+    let setup = Setup { n_seq_max: 2, ..Setup::default() };
+    let one = rows(&mut Ours::try_new(&model, &setup, BackendKind::Auto).unwrap(), false, 160);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut engine = Ours::try_new(&model, &setup, BackendKind::Auto).unwrap();
+                assert_eq!(rows(&mut engine, false, 160), one);
+            });
+        }
+    });
+}

@@ -5,6 +5,6 @@ fn arena_word(i: u32) -> u32 {
     return arena[i];
 }
 
-fn write(i: u32, x: f32) {
+fn set_number(i: u32, x: f32) {
     arena[i] = bitcast<u32>(x);
 }

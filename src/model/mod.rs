@@ -113,13 +113,11 @@ impl Model {
             if params.check_tensors {
                 check_tensors(&model.files)?;
             }
-            let mut ignored = |_: f32| true;
-            let progress: &mut dyn FnMut(f32) -> bool = match &mut params.progress {
-                Some(progress) => *progress,
-                None => &mut ignored,
-            };
+            // Reading the file may have told 1.0 already, and what is told never goes back.
+            let progress = &mut params.progress;
+            let mut uploading = |_: f32| progress.as_deref_mut().is_none_or(|report| report(1.0));
             let n_layer = model.hparams()?.n_layer;
-            model.offload = Offload::new(&params.offload, &model.weights, n_layer, progress)?;
+            model.offload = Offload::new(&params.offload, &model.weights, n_layer, &mut uploading)?;
         }
         if let Some(progress) = &mut params.progress
             && !progress(1.0)

@@ -172,12 +172,13 @@ impl Offload {
 /// The adapters that `params` names, or those there are.
 #[cfg(feature = "gpu")]
 fn choose(params: &OffloadParams) -> Vec<(usize, &'static Adapter)> {
-    let all = adapters();
+    // Looking for adapters loads drivers: not where none is wanted.
     let numbered = |wanted: &dyn Fn(&Adapter) -> bool| -> Vec<(usize, &'static Adapter)> {
-        all.iter().enumerate().filter(|(_, a)| wanted(a)).collect()
+        adapters().iter().enumerate().filter(|(_, a)| wanted(a)).collect()
     };
-    let mut found = match (&params.adapters, default_adapter()) {
-        (Some(numbers), _) => numbers.iter().filter_map(|&i| Some((i, all.get(i)?))).collect(),
+    let default = if params.adapters.is_none() { default_adapter() } else { None };
+    let mut found = match (&params.adapters, default) {
+        (Some(numbers), _) => numbers.iter().filter_map(|&i| Some((i, adapters().get(i)?))).collect(),
         (None, None) => Vec::new(),
         (None, Some(first)) if std::env::var_os("INFER_GPU").is_some() => numbered(&|a| std::ptr::eq(a, first)),
         (None, Some(first)) => match numbered(&|a| a.kind == AdapterKind::Discrete) {

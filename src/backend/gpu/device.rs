@@ -63,6 +63,8 @@ pub struct Abilities {
 static ADAPTERS: LazyLock<Vec<Adapter>> = LazyLock::new(|| {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
+    // No validation layers, whatever the build: shaders and calls are checked by wgpu itself.
+    descriptor.flags = wgpu::InstanceFlags::empty();
     let instance = wgpu::Instance::new(descriptor);
     let found = block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
     let useful = found.into_iter().filter(|a| a.get_downlevel_capabilities().is_webgpu_compliant());

@@ -15,17 +15,9 @@ pub struct Kernel {
     /// The type of the weights that it reads, for kernels that are composed with a format.
     pub format: Option<DType>,
     /// Names and values of its constants.
-    pub constants: Vec<(&'static str, Constant)>,
+    pub constants: Vec<(&'static str, u32)>,
     /// Threads of a subgroup, at least, if it may use subgroup operations.
     pub subgroup: Option<u32>,
-}
-
-/// A constant of a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Constant {
-    U32(u32),
-    Bool(bool),
 }
 
 macro_rules! wgsl {
@@ -69,7 +61,7 @@ pub fn is_fast(dtype: DType) -> bool {
 
 impl Kernel {
     /// A kernel without a format.
-    pub fn plain(name: &'static str, constants: &[(&'static str, Constant)]) -> Kernel {
+    pub fn plain(name: &'static str, constants: &[(&'static str, u32)]) -> Kernel {
         Kernel { name, format: None, constants: constants.to_vec(), subgroup: None }
     }
 
@@ -131,10 +123,7 @@ impl Kernel {
             text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
         }
         for (name, value) in &self.constants {
-            text.push_str(&match value {
-                Constant::U32(v) => format!("const {name}: u32 = {v}u;\n"),
-                Constant::Bool(v) => format!("const {name}: bool = {v};\n"),
-            });
+            text.push_str(&format!("const {name}: u32 = {value}u;\n"));
         }
         if let Some(n) = self.subgroup {
             text.push_str(&format!("const SUBGROUP: u32 = {n}u;\n"));
@@ -150,7 +139,7 @@ impl Kernel {
 pub fn compositions() -> Vec<Kernel> {
     let formats: Vec<DType> =
         crate::quant::FORMATS.iter().map(|f| f.dtype).filter(|dtype| has_format(*dtype)).collect();
-    let u = |name: &'static str, value: u32| (name, Constant::U32(value));
+    let u = |name: &'static str, value: u32| (name, value);
     let mut all: Vec<Kernel> = Vec::new();
     all.extend((0..13).map(|op| Kernel::plain("elementwise", &[u("OP", op)])));
     all.extend((0..6).map(|op| Kernel::plain("rows", &[u("OP", op)])));
@@ -174,7 +163,7 @@ pub fn compositions() -> Vec<Kernel> {
         }
     }
     for format in formats {
-        let of = |name, constants: &[(&'static str, Constant)]| Kernel {
+        let of = |name, constants: &[(&'static str, u32)]| Kernel {
             format: Some(format),
             ..Kernel::plain(name, constants)
         };
@@ -183,8 +172,8 @@ pub fn compositions() -> Vec<Kernel> {
             let sizes = [u("WG", 64), u("ROWS", 4)];
             all.push(Kernel { subgroup, ..of("matvec", &sizes) });
             if is_fast(format) {
-                for (tokens, gated) in [(1, false), (1, true), (4, false), (2, true)] {
-                    let constants = [&sizes[..], &[u("TOKENS", tokens), ("GATED", Constant::Bool(gated))]].concat();
+                for (tokens, parts) in [(1, 1), (1, 2), (4, 1), (2, 2)] {
+                    let constants = [&sizes[..], &[u("TOKENS", tokens), u("PARTS", parts)]].concat();
                     all.push(Kernel { subgroup, ..of("matvec_fast", &constants) });
                 }
             }

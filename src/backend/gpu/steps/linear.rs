@@ -285,7 +285,7 @@ impl Compiler<'_> {
             name = "matvec_fast";
             tokens = if experts.ids != 0 { 1 } else { x.n.next_power_of_two().min(4) };
             constants.push(constant("TOKENS", tokens as u32));
-            constants.push(("GATED", Constant::Bool(gated)));
+            constants.push(constant("PARTS", 1 + u32::from(gated)));
         }
         if gated {
             row_groups = part.rows.div_ceil(ROWS as usize);

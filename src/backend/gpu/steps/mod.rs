@@ -6,7 +6,7 @@ mod node;
 
 use super::device::Device;
 use super::program::{Bindings, Bound, InputAt, Program};
-use super::shader::{Constant, Kernel};
+use super::shader::Kernel;
 use super::states::State;
 use super::weights::{Vector, Weights};
 use crate::error::{Error, Result};
@@ -295,6 +295,6 @@ fn state_type(dtype: DType) -> Result<u32> {
     }
 }
 
-fn constant(name: &'static str, value: u32) -> (&'static str, Constant) {
-    (name, Constant::U32(value))
+fn constant(name: &'static str, value: u32) -> (&'static str, u32) {
+    (name, value)
 }
