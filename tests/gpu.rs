@@ -166,7 +166,7 @@ impl Case {
 }
 
 struct Finished {
-    graph: crate::graph::Graph,
+    graph: infer::graph::Graph,
     case: Case,
 }
 

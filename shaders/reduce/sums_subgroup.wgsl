@@ -11,7 +11,7 @@ fn reduce_sums(values: array<f32, NSUM>, lid: u32) {
         parts[i] = 0.0;
     }
     workgroupBarrier();
-    let first = subgroupElect();
+    let first = subgroupMin(lid) == lid;
     for (var i = 0u; i < NSUM; i += 1u) {
         let sum = subgroupAdd(mine[i]);
         if first {

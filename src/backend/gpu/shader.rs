@@ -116,9 +116,6 @@ impl Kernel {
     /// [`Error::Internal`]: there is no such kernel or format.
     pub fn source(&self) -> Result<String> {
         let mut text = String::new();
-        if self.subgroup.is_some() {
-            text.push_str("enable subgroups;\n");
-        }
         if self.name == "matmul_coop" {
             text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
         }
