@@ -93,7 +93,11 @@ fn main() -> Result<()> {
                 println!("NOT FINITE");
             }
         }
-        println!("depth {depth}: pp{N_PROMPT} {:.0} t/s, tg{N_GEN} {:.1} t/s ({kv} KV)", median(&mut pp), median(&mut tg));
+        println!(
+            "depth {depth}: pp{N_PROMPT} {:.0} t/s, tg{N_GEN} {:.1} t/s ({kv} KV)",
+            median(&mut pp),
+            median(&mut tg)
+        );
     }
     if sequences > 0 {
         together(&model, sequences, n_vocab)?;

@@ -12,7 +12,7 @@ use common::tiny::{self, Tiny};
 use infer::backend::gpu::device::{AdapterKind, adapters};
 use infer::backend::gpu::weights::Weights;
 use infer::backend::gpu::{Gpu, shader};
-use infer::backend::{Backend, reference::Reference};
+use infer::backend::{Backend, Seen, reference::Reference};
 use infer::context::BackendKind;
 use infer::error::Result;
 use infer::gguf::{Bytes, Source};
@@ -441,16 +441,13 @@ fn offloaded(path: &std::path::Path, n_gpu_layers: i32) -> Option<Arc<Model>> {
 
 /// A prompt of some tokens in two sequences, then single tokens: all rows that are wanted.
 fn rows(engine: &mut Ours, embeds: bool, n_vocab: usize) -> Vec<Vec<f32>> {
-    let tok = |i: usize, seq: i32, pos: i32| Tok {
-        id: ((i * 37 + 11) % n_vocab) as i32,
-        pos,
-        seqs: vec![seq],
-        output: true,
-    };
+    let tok =
+        |i: usize, seq: i32, pos: i32| Tok { id: ((i * 37 + 11) % n_vocab) as i32, pos, seqs: vec![seq], output: true };
     let mut found = Vec::new();
     let mut batch: Vec<Tok> = (0..13).map(|i| tok(i, 0, i as i32)).collect();
     batch.extend((0..5).map(|i| tok(i + 50, 1, i as i32)));
-    let steps = if embeds { vec![batch] } else { vec![batch, vec![tok(70, 0, 13)], vec![tok(71, 0, 14), tok(72, 1, 5)]] };
+    let steps =
+        if embeds { vec![batch] } else { vec![batch, vec![tok(70, 0, 13)], vec![tok(71, 0, 14), tok(72, 1, 5)]] };
     for batch in steps {
         assert_eq!(engine.decode(&batch), 0);
         for i in 0..batch.len() as i32 {
@@ -473,7 +470,12 @@ fn compare_model(tiny: &Tiny, setup: &Setup, layers: impl IntoIterator<Item = i3
         let found = rows(&mut ours, setup.embeddings, tiny.n_vocab);
         let d = distance(&want, &found);
         let what = format!("{} {} {:?}, {n_gpu_layers} layers", tiny.arch, tiny.name, setup.type_k);
-        assert!(if setup.embeddings { d.nmse < 1e-7 } else { d.kl < limit }, "{what}: nmse {:e}, KL {:e}", d.nmse, d.kl);
+        assert!(
+            if setup.embeddings { d.nmse < 1e-7 } else { d.kl < limit },
+            "{what}: nmse {:e}, KL {:e}",
+            d.nmse,
+            d.kl
+        );
     }
 }
 
@@ -548,4 +550,95 @@ fn contexts_on_one_device_from_several_threads() {
             });
         }
     });
+}
+
+/// Every result of a model by name, as an evaluation callback sees it.
+fn seen(model: &Arc<Model>, setup: &Setup, backend: BackendKind) -> Vec<(String, Vec<f32>)> {
+    let mut engine = Ours::try_new(model, setup, backend).unwrap();
+    let found: Arc<std::sync::Mutex<Vec<(String, Vec<f32>)>>> = Arc::default();
+    let to = found.clone();
+    engine.0.set_eval_callback(Some(Box::new(move |graph, seen| {
+        if let Seen::Shows(id, bytes) = seen {
+            let v = graph.value(id);
+            if v.dtype == DType::F32 && v.is_contiguous() && !v.name.starts_with("cache") {
+                let all = bytes(id).expect("what is shown is there");
+                let row: Vec<f32> =
+                    all[..4 * v.n_elements()].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                to.lock().unwrap().push((v.name.clone(), row));
+            }
+        }
+        true
+    })));
+    rows(&mut engine, setup.embeddings, 160);
+    std::mem::take(&mut *found.lock().unwrap())
+}
+
+#[test]
+fn observed_results_are_those_of_the_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    for tiny in [Tiny::new("llama", "plain"), Tiny::new("gemma3", "plain")] {
+        let path = tiny.write(folder.path());
+        let setup = Setup { n_seq_max: 2, ..Setup::default() };
+        for n_gpu_layers in [-1, 2] {
+            let Some(model) = offloaded(&path, n_gpu_layers) else { return };
+            let want = seen(&model, &setup, BackendKind::Reference);
+            let found = seen(&model, &setup, BackendKind::Auto);
+            assert_eq!(want.len(), found.len());
+            for ((name, w), (other, f)) in want.iter().zip(&found) {
+                assert_eq!(name, other);
+                let error = nmse(w, f);
+                assert!(error < 1e-8, "{} {name}, {n_gpu_layers} layers: {error:e}", tiny.arch);
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_blocks() {
+    for n_tokens in [1, 2, 18] {
+        let (d, n_head, n_kv, n) = (32, 4, 2, 64);
+        let mut c = Case::new(7, n_tokens);
+        let x = c.embd(n, n_tokens);
+        let w = c.weight(DType::F32, [n, 1, 1, 1]);
+        let normed = c.builder.norm(norm(NormKind::Rms), x, Some(w), None).unwrap();
+        let heads = [n_head, n_kv, n_kv].map(|heads| {
+            let w = c.weight(DType::F32, [n, d * heads, 1, 1]);
+            let y = c.builder.matmul(w, normed).unwrap();
+            c.builder.reshape(y, [d, heads, n_tokens, 1]).unwrap()
+        });
+        let rope = Rope {
+            kind: RopeKind::Norm,
+            n_dims: d,
+            freq_base: 10000.0,
+            freq_scale: 1.0,
+            ext_factor: 0.0,
+            attn_factor: 1.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            n_ctx_orig: 4096,
+        };
+        let pos = c.builder.input(Input::Positions, DType::I32, [n_tokens, 1, 1, 1]).unwrap();
+        let [q, k] = [heads[0], heads[1]].map(|h| c.builder.rope(rope, h, pos, None).unwrap());
+        let rows = 256;
+        let [k_cache, v_cache] = [(); 2].map(|_| c.state(DType::F32, d * n_kv, rows));
+        // Rows far from each other, as of several sequences.
+        let rows_of = |t: i32| t % 2 * 128 + t / 2;
+        c.inputs.kv_rows = vec![(0..n_tokens as i32).map(rows_of).collect()];
+        let ids = c.builder.input(Input::KvRows(0), DType::I32, [n_tokens, 1, 1, 1]).unwrap();
+        let stored = [(k_cache, k), (v_cache, heads[2])].map(|(cache, heads)| {
+            let flat = c.builder.reshape(heads, [d * n_kv, n_tokens, 1, 1]).unwrap();
+            let all = c.builder.set_rows(cache, flat, ids).unwrap();
+            c.builder.reshape(all, [d, n_kv, rows, 1]).unwrap()
+        });
+        let rows = (0..n_tokens as u32)
+            .map(|t| MaskRow { start: t % 2 * 128, end: t % 2 * 128 + t / 2 + 1, bits: None })
+            .collect();
+        c.inputs.masks = vec![Mask { rows, ..Mask::default() }];
+        let p = Attention { scale: 0.2, soft_cap: 0.0, max_alibi_bias: 0.0, mask: MaskId(0) };
+        let y = c.builder.attention(p, q, stored[0], stored[1], None).unwrap();
+        let o = c.weight(DType::F32, [d * n_head, n, 1, 1]);
+        let y = c.builder.matmul(o, y).unwrap();
+        let y = c.builder.add(y, x).unwrap();
+        c.check(&format!("attention block x {n_tokens}"), &[y], EXACT);
+    }
 }

@@ -137,9 +137,7 @@ pub fn step_reads(graph: &Graph, step: &Step) -> Vec<ValueId> {
     let beyond_first = |id: Option<ValueId>| id.into_iter().flat_map(|id| inputs(id).iter().skip(1).copied());
     match step {
         Step::Node(id) => inputs(*id).to_vec(),
-        Step::NormAdd { norm, residual, .. } => {
-            inputs(*norm).iter().copied().chain([*residual]).collect()
-        }
+        Step::NormAdd { norm, residual, .. } => inputs(*norm).iter().copied().chain([*residual]).collect(),
         Step::Linear(l) => {
             let mut all = vec![l.x];
             all.extend(beyond_first(l.norm));

@@ -145,7 +145,10 @@ impl Offload {
             log::info!("{}: {:.1} MiB of weights", adapter.name, here.size() as f64 / f64::from(1 << 20));
             weights.push(here);
         }
-        log::info!("{wanted} of {all} layers on {}", chosen.iter().map(|(_, a)| &*a.name).collect::<Vec<_>>().join(", "));
+        log::info!(
+            "{wanted} of {all} layers on {}",
+            chosen.iter().map(|(_, a)| &*a.name).collect::<Vec<_>>().join(", ")
+        );
         let adapters = chosen.iter().map(|(i, _)| *i).collect();
         Ok(Some(Offload { weights, adapters, layers: Arc::new(layers) }))
     }

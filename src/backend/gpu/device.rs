@@ -83,9 +83,7 @@ pub fn default_adapter() -> Option<&'static Adapter> {
         Ok(wanted) if wanted == "none" => None,
         Ok(wanted) if !wanted.is_empty() => {
             let wanted = wanted.to_lowercase();
-            let has = |a: &&Adapter| {
-                a.name.to_lowercase() == wanted || a.description.to_lowercase().contains(&wanted)
-            };
+            let has = |a: &&Adapter| a.name.to_lowercase() == wanted || a.description.to_lowercase().contains(&wanted);
             adapters().iter().find(has)
         }
         _ => adapters().iter().find(|a| a.kind != AdapterKind::Software),
@@ -295,8 +293,7 @@ impl Device {
         if size == 0 {
             return Ok(Vec::new());
         }
-        let staging =
-            self.buffer("staging", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        let staging = self.buffer("staging", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size);
         self.queue.submit([encoder.finish()]);

@@ -96,12 +96,8 @@ impl Gpu {
             self.programs.push(kept);
             return Ok(());
         }
-        let target = steps::Target {
-            device: &self.device,
-            weights: &self.weights,
-            own: &self.own,
-            states: &self.states,
-        };
+        let target =
+            steps::Target { device: &self.device, weights: &self.weights, own: &self.own, states: &self.states };
         let program = steps::compile(&target, plan)?;
         self.device.check()?;
         self.device.shaders.save();
@@ -131,8 +127,7 @@ impl Gpu {
                 b.generation += 1;
             }
         }
-        let shared =
-            Shared { arena: &b.arena, masks: &b.masks, nothing: &b.nothing, generation: b.generation };
+        let shared = Shared { arena: &b.arena, masks: &b.masks, nothing: &b.nothing, generation: b.generation };
         program.bind(&self.device, &shared)?;
         // Inputs follow each other in the arena: one copy.
         if let (Some(first), Some(last)) = (program.inputs.first(), program.inputs.last()) {
@@ -180,7 +175,13 @@ impl Gpu {
             for &(at, n) in &program.outputs {
                 if n > 0 {
                     let size = 4 * n as u64;
-                    encoder.copy_buffer_to_buffer(&self.buffers.arena, 4 * u64::from(at), &self.buffers.staging, to, size);
+                    encoder.copy_buffer_to_buffer(
+                        &self.buffers.arena,
+                        4 * u64::from(at),
+                        &self.buffers.staging,
+                        to,
+                        size,
+                    );
                 }
                 to += 4 * n.next_multiple_of(4) as u64;
             }

@@ -62,7 +62,11 @@ impl Profile {
             pass.write_timestamp(&self.queries, self.taken);
             self.taken += 1;
             let format = kernel.format.map_or(String::new(), |f| format!(" {f}"));
-            self.pending.push(format!("{}{format} {:?}", kernel.name, kernel.constants.iter().map(|c| c.1).collect::<Vec<_>>()));
+            self.pending.push(format!(
+                "{}{format} {:?}",
+                kernel.name,
+                kernel.constants.iter().map(|c| c.1).collect::<Vec<_>>()
+            ));
         }
     }
 

@@ -69,8 +69,7 @@ impl Kernel {
     fn files(&self) -> Result<Vec<&'static str>> {
         const WORDS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/words")];
         const VECTORS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/vectors")];
-        let sums =
-            if self.subgroup.is_some() { wgsl!("reduce/sums_subgroup") } else { wgsl!("reduce/sums_plain") };
+        let sums = if self.subgroup.is_some() { wgsl!("reduce/sums_subgroup") } else { wgsl!("reduce/sums_plain") };
         let (base, own): ([&str; 2], Vec<&str>) = match self.name {
             "elementwise" => (WORDS, vec![wgsl!("elementwise"), wgsl!("activation")]),
             "rows" => (WORDS, vec![wgsl!("rows"), wgsl!("reduce/plain")]),
@@ -84,14 +83,7 @@ impl Kernel {
             "matvec" => (WORDS, vec![wgsl!("matvec"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation"), sums]),
             "matvec_fast" => (
                 VECTORS,
-                vec![
-                    wgsl!("matvec_fast"),
-                    wgsl!("linear"),
-                    wgsl!("matrix"),
-                    wgsl!("fast"),
-                    wgsl!("activation"),
-                    sums,
-                ],
+                vec![wgsl!("matvec_fast"), wgsl!("linear"), wgsl!("matrix"), wgsl!("fast"), wgsl!("activation"), sums],
             ),
             "matmul" => (WORDS, vec![wgsl!("matmul"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")]),
             "matmul_coop" => {
@@ -101,9 +93,7 @@ impl Kernel {
         };
         let format = match self.format {
             None => None,
-            Some(dtype) => {
-                Some(format_source(dtype).ok_or_else(|| Error::Internal(format!("no shader for {dtype}")))?)
-            }
+            Some(dtype) => Some(format_source(dtype).ok_or_else(|| Error::Internal(format!("no shader for {dtype}")))?),
         };
         // Formats bring what their fast products need.
         let fast = (own.contains(&wgsl!("matrix")) && !own.contains(&wgsl!("fast"))).then_some(wgsl!("fast"));
@@ -160,10 +150,8 @@ pub fn compositions() -> Vec<Kernel> {
         }
     }
     for format in formats {
-        let of = |name, constants: &[(&'static str, u32)]| Kernel {
-            format: Some(format),
-            ..Kernel::plain(name, constants)
-        };
+        let of =
+            |name, constants: &[(&'static str, u32)]| Kernel { format: Some(format), ..Kernel::plain(name, constants) };
         all.extend(["get_rows", "matmul", "matmul_coop"].map(|name| of(name, &[])));
         for subgroup in [None, Some(8), Some(32)] {
             let sizes = [u("WG", 64), u("ROWS", 4)];

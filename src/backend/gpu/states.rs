@@ -41,8 +41,7 @@ impl State {
             return Err(Error::Unsupported(format!("rows of {n} {dtype} in a state on a GPU")));
         }
         let size = (data_bytes(dtype, n) + scale_bytes(dtype, n)) as u64 * rows as u64;
-        let usage =
-            wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         // wgpu hands out zeroed buffers.
         Ok(State { buffer: device.buffer("state", size, usage)?, dtype, n, rows })
     }

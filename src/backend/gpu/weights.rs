@@ -221,7 +221,11 @@ impl Weights {
         // Whole matrices where there are several: a product with experts finds them by number.
         let most = (limit / row.max(1)) as usize;
         if most == 0 || (w.ne[2] * w.ne[3] > 1 && most < rows) {
-            return Err(Error::Unsupported(format!("tensor '{}' of {} bytes in one binding", w.name, row * rows as u64)));
+            return Err(Error::Unsupported(format!(
+                "tensor '{}' of {} bytes in one binding",
+                w.name,
+                row * rows as u64
+            )));
         }
         let mut parts = Vec::new();
         for first in (0..rows).step_by(most.max(1)) {
@@ -320,7 +324,7 @@ struct Layout {
 
 impl Layout {
     fn of(dtype: DType) -> Layout {
-        use Field::{Bytes, Exponent, Expanded, Plain, ScalesMins, Two};
+        use Field::{Bytes, Expanded, Exponent, Plain, ScalesMins, Two};
         let planes: &[(usize, Field)] = match dtype {
             DType::F32 => &[(32, Plain)],
             DType::F16 | DType::BF16 => &[(16, Plain)],

@@ -31,6 +31,12 @@ pub(super) struct How {
     pub hadamard: Option<ValueId>,
 }
 
+impl How {
+    fn is_empty(&self) -> bool {
+        self.norm.is_none() && self.rope.is_none() && self.scale.is_none() && self.hadamard.is_none()
+    }
+}
+
 /// Where heads go.
 pub(super) enum To {
     /// To a place of the arena.
@@ -50,12 +56,19 @@ struct Rows {
 impl Compiler<'_> {
     pub(super) fn attention(&mut self, a: &FusedAttention) -> Result<()> {
         for store in [&a.k, &a.v].into_iter().flatten() {
+            let h = how(&store.heads);
+            if h.is_empty() {
+                // As rows: where nothing is done to heads, the source may not show them.
+                let (_, inputs) = self.op(store.set_rows)?;
+                self.set_rows(store.set_rows, inputs)?;
+                continue;
+            }
             let (source, shape) = self.heads_source(&store.heads)?;
-            self.heads(&how(&store.heads), source, shape, To::State(store.set_rows))?;
+            self.heads(&h, source, shape, To::State(store.set_rows))?;
         }
         let (mut q, shape) = self.heads_source(&a.q)?;
         let h = how(&a.q);
-        if h.norm.is_some() || h.rope.is_some() || h.scale.is_some() || h.hadamard.is_some() {
+        if !h.is_empty() {
             let at = self.take_scratch(shape.d * shape.n_head * shape.n_tokens);
             self.heads(&h, q, shape, To::Arena(word(at)?))?;
             let d = word(shape.d)?;
@@ -182,11 +195,9 @@ impl Compiler<'_> {
         let v = self.value(id);
         let elements = |bytes: usize| word(bytes / v.dtype.type_size() * v.dtype.block_size());
         match self.locate(id, 0)? {
-            Location::Arena(at) if v.dtype == DType::F32 && v.nb[0] == 4 => Ok(Rows {
-                bound: Bound::Nothing,
-                kind: 0,
-                at: [word(at)?, elements(v.nb[1])?, elements(v.nb[2])?, 0],
-            }),
+            Location::Arena(at) if v.dtype == DType::F32 && v.nb[0] == 4 => {
+                Ok(Rows { bound: Bound::Nothing, kind: 0, at: [word(at)?, elements(v.nb[1])?, elements(v.nb[2])?, 0] })
+            }
             Location::State(state, offset) => {
                 let s = &self.target.states[state.0 as usize];
                 Ok(Rows {
@@ -210,7 +221,8 @@ impl Compiler<'_> {
             return Err(Error::Unsupported(format!("heads of {d_k} and {d_v} in an attention on a GPU")));
         }
         let group = shape.n_head / n_kv;
-        let tile = Tile::new(self.target.device.abilities.workgroup_memory as usize, group, shape.n_tokens, [d_k, d_v])?;
+        let tile =
+            Tile::new(self.target.device.abilities.workgroup_memory as usize, group, shape.n_tokens, [d_k, d_v])?;
         let grid = [shape.n_tokens.div_ceil(tile.tokens), n_kv * group.div_ceil(tile.heads)];
         let parts = (BUSY / (grid[0] * grid[1]).max(1)).min(n_rows.div_ceil(tile.chunk)).clamp(1, MAX_PARTS);
         let (keys, values) = (self.rows_of(inputs[1])?, self.rows_of(inputs[2])?);
@@ -257,9 +269,8 @@ impl Compiler<'_> {
         if !split {
             return Ok(());
         }
-        let params = Params::default()
-            .u(&[word(d_v)?, word(shape.n_head)?, word(parts)?, sinks])
-            .u(&[word(partial)?, to, 0, 0]);
+        let params =
+            Params::default().u(&[word(d_v)?, word(shape.n_head)?, word(parts)?, sinks]).u(&[word(partial)?, to, 0, 0]);
         let bindings = Bindings { weights: sinks_at, ..Bindings::default() };
         self.add(Kernel::plain("attention_join", &[]), bindings, params, [shape.n_head, shape.n_tokens, 1])
     }

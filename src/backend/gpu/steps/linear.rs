@@ -104,7 +104,13 @@ impl Compiler<'_> {
                     residual: None,
                     act,
                 };
-                return self.dispatch(&[(&one, &a.parts[0]), (&one, &b.parts[0])], acts, true, true, Experts::default());
+                return self.dispatch(
+                    &[(&one, &a.parts[0]), (&one, &b.parts[0])],
+                    acts,
+                    true,
+                    true,
+                    Experts::default(),
+                );
             }
             let (gate_to, up_to, m) = (gate.to, up.to, gate.stride);
             self.products(&products, acts, &fast)?;
@@ -116,8 +122,7 @@ impl Compiler<'_> {
     /// The product with experts: each token's slots one by one.
     pub(super) fn matmul_id(&mut self, id: ValueId) -> Result<()> {
         let (_, inputs) = self.op(id)?;
-        let (w, x, ids, out) =
-            (self.value(inputs[0]), self.value(inputs[1]), self.value(inputs[2]), self.value(id));
+        let (w, x, ids, out) = (self.value(inputs[0]), self.value(inputs[1]), self.value(inputs[2]), self.value(id));
         let Source::Weight(weight) = &w.source else {
             return Err(Error::Unsupported(format!("experts {} that are no weights", w.name)));
         };

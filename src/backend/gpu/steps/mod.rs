@@ -98,8 +98,10 @@ impl<'a> Compiler<'a> {
             at
         };
         let mut program = Program::default();
-        for value in &plan.graph.values {
-            if let Source::Input(input) = value.source {
+        for (value, live) in plan.graph.values.iter().zip(&plan.live) {
+            if let Source::Input(input) = value.source
+                && *live
+            {
                 let n = value.n_elements();
                 if program.inputs.iter().all(|i| i.input != input) {
                     program.inputs.push(InputAt { input, at: place(n) as u32, n });

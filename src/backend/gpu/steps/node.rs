@@ -80,8 +80,9 @@ impl Compiler<'_> {
 
     /// `act(gate) * up` of two contiguous results.
     pub(super) fn glu(&mut self, gate: usize, up: usize, to: u32, n: usize, act: u32) -> Result<()> {
-        let operand =
-            |at: usize| Ok::<_, Error>(Operand { space: ARENA, at: word(at)?, ne: [word(n)?, 1, 1, 1], nb: [1, 0, 0, 0] });
+        let operand = |at: usize| {
+            Ok::<_, Error>(Operand { space: ARENA, at: word(at)?, ne: [word(n)?, 1, 1, 1], nb: [1, 0, 0, 0] })
+        };
         let params = Params::default()
             .tensor(Some(operand(gate)?))
             .tensor(Some(operand(up)?))
@@ -184,7 +185,7 @@ impl Compiler<'_> {
     }
 
     /// Rows into a state, as heads of a size that the kernel has memory for.
-    fn set_rows(&mut self, id: ValueId, inputs: &[ValueId]) -> Result<()> {
+    pub(super) fn set_rows(&mut self, id: ValueId, inputs: &[ValueId]) -> Result<()> {
         let x = self.value(inputs[1]);
         let n = x.ne[0];
         let quantized = self.value(id).dtype.is_quantized();
