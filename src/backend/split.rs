@@ -34,6 +34,9 @@ pub struct Split {
     plans: Vec<(u64, Vec<Piece>)>,
 }
 
+/// Runs a piece on its device, and says whether to go on.
+type RunPiece<'a> = dyn FnMut(&mut dyn Backend, &Plan, &Inputs, &mut [&mut [f32]]) -> Result<bool> + 'a;
+
 impl Layers {
     /// The device of a tensor, if its name tells.
     fn of_tensor(&self, name: &str) -> Option<usize> {
@@ -129,7 +132,7 @@ impl Split {
         plan: &Plan,
         inputs: &Inputs,
         outputs: &mut [&mut [f32]],
-        run: &mut dyn FnMut(&mut dyn Backend, &Plan, &Inputs, &mut [&mut [f32]]) -> Result<bool>,
+        run: &mut RunPiece,
     ) -> Result<()> {
         self.prepare(plan)?;
         let (_, pieces) = self.plans.last().expect("prepared");

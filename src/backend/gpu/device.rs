@@ -175,7 +175,7 @@ impl Device {
             subgroup: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size.max(1)),
             matrices,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
-            max_binding: (limits.max_storage_buffer_binding_size as u64).min(limits.max_buffer_size),
+            max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
         };
         log::info!("{}: {} ({abilities:?})", of.name, of.description);
