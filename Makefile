@@ -37,7 +37,7 @@ demo: smollm2 stage ## Stream a completion from a small real model, through the 
 test: test-rust test-package ## Run every test, of the crate and of the installed package
 
 test-rust: test-data ## Run the crate's tests: units, kernels, models, headers, exported names, llama.cpp side by side
-	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev
+	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev $(VULKAN)=mesa-vulkan-drivers $(LOADER)=libvulkan1
 	$(CARGO) test --locked
 
 test-package: smollm2 ## Build the C examples against the installed package with ctest, run them, also under valgrind
@@ -96,6 +96,9 @@ stage:
 
 # ---- source ----------------------------------------------------------------------------------------------------------
 
+# The GPU backend's tests run on Mesa's software adapter where there is no other.
+VULKAN = $(firstword $(wildcard /usr/share/vulkan/icd.d/*.json) /usr/share/vulkan/icd.d/lvp_icd.json)
+LOADER = $(firstword $(wildcard /usr/lib/*/libvulkan.so.1 /usr/lib/libvulkan.so.1 /usr/lib64/libvulkan.so.1) /usr/lib/libvulkan.so.1)
 # bindgen loads libclang at run time.
 LIBCLANG = $(firstword $(wildcard /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/libclang*.so*) /usr/lib/libclang.so)
 

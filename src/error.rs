@@ -36,6 +36,9 @@ pub enum Error {
     /// An allocation failed or would exceed a limit.
     #[error("out of memory: {0}")]
     Memory(String),
+    /// A GPU failed: lost, a shader refused, a limit exceeded. Other contexts and the process live on.
+    #[error("GPU: {0}")]
+    Device(String),
     /// No free KV cells for the batch; a smaller batch or a larger context may work.
     #[error("no KV cache slot for a batch of {n_tokens} tokens")]
     NoSlot {

@@ -2,8 +2,11 @@
 //! needs to run plans. [`reference`](mod@reference) interprets the graph node by node and is the oracle for all others.
 
 pub mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod host;
 pub mod reference;
+pub mod split;
 
 pub use host::HostStates;
 
@@ -64,6 +67,12 @@ pub trait Backend: Send {
 
     /// Makes a zeroed persistent buffer.
     fn alloc_state(&mut self, dtype: DType, ne: [usize; 4]) -> Result<StateId>;
+
+    /// The same for a layer's use, for backends that have layers on several devices.
+    fn alloc_layer_state(&mut self, layer: usize, dtype: DType, ne: [usize; 4]) -> Result<StateId> {
+        let _ = layer;
+        self.alloc_state(dtype, ne)
+    }
 
     /// Zeroes a persistent buffer.
     fn clear_state(&mut self, id: StateId) -> Result<()>;

@@ -513,6 +513,7 @@ fn engine_params(p: &llama_context_params) -> Result<ContextParams> {
         swa_full: p.swa_full,
         kv_unified: p.kv_unified,
         no_perf: p.no_perf,
+        offload_kqv: p.offload_kqv,
         ..ContextParams::default()
     })
 }

@@ -19,14 +19,18 @@ unsafe extern "C" fn llama_model_n_expert(model: *const llama_model) -> i32 {
 #[unsafe(export_name = "_Z21llama_model_n_devicesPK11llama_model")]
 unsafe extern "C" fn llama_model_n_devices(model: *const llama_model) -> i32 {
     // SAFETY: the caller promises NULL or a live model.
-    guard(0, || unsafe { handle_ref(model) }.map(|_| 0))
+    guard(0, || Ok(unsafe { handle_ref(model) }?.model.offload().map_or(0, |o| o.adapters().len() as i32)))
 }
 
 /// llama_model_get_device(llama_model const*, int): the GPU of that number, or NULL.
 #[unsafe(export_name = "_Z22llama_model_get_devicePK11llama_modeli")]
-unsafe extern "C" fn llama_model_get_device(model: *const llama_model, _i: c_int) -> ggml_backend_dev_t {
-    // SAFETY: the caller promises NULL or a live model.
-    guard(std::ptr::null_mut(), || unsafe { handle_ref(model) }.map(|_| std::ptr::null_mut()))
+unsafe extern "C" fn llama_model_get_device(model: *const llama_model, i: c_int) -> ggml_backend_dev_t {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller promises NULL or a live model.
+        let offload = unsafe { handle_ref(model) }?.model.offload();
+        let adapter = offload.and_then(|o| o.adapters().get(usize::try_from(i).ok()?).copied());
+        Ok(adapter.map_or(std::ptr::null_mut(), device::device_of_adapter))
+    })
 }
 
 /// llama_model_get_tok_embd(llama_model const*, float*): writes the embedding table, row by row, and returns how many numbers

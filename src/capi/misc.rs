@@ -81,7 +81,9 @@ pub extern "C" fn llama_supports_mlock() -> bool {
 /// Whether there is a GPU to place layers on.
 #[unsafe(no_mangle)]
 pub extern "C" fn llama_supports_gpu_offload() -> bool {
-    false
+    use ggml_backend_dev_type::{GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU};
+    let has = |kind: ggml_backend_dev_type| !ggml_backend_dev_by_type(CEnum::new(kind)).is_null();
+    has(GGML_BACKEND_DEVICE_TYPE_GPU) || has(GGML_BACKEND_DEVICE_TYPE_IGPU)
 }
 
 /// Whether layers can be placed on other machines.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::gguf::{LoadMode, Override, Source};
+use crate::model::offload::OffloadParams;
 use crate::model::{Model, ModelParams};
 use crate::{Error, Result};
 
@@ -239,9 +240,41 @@ pub(super) unsafe fn make(
         kv_overrides: unsafe { overrides(params.kv_overrides) }?,
         vocab_only: params.vocab_only,
         check_tensors: params.check_tensors && !params.no_alloc,
+        // SAFETY: the caller promises lists as llama_model_params says.
+        offload: unsafe { offload(params) }?,
         progress: progress.as_mut().map(|progress| progress as &mut dyn FnMut(f32) -> bool),
     })?;
     Ok(Arc::into_raw(Arc::new(llama_model::new(model))).cast_mut())
+}
+
+/// What goes to GPUs.
+///
+/// # Safety
+/// `devices` must be NULL or a list that ends with NULL, `tensor_split` NULL or llama_max_devices() numbers.
+unsafe fn offload(params: &llama_model_params) -> Result<OffloadParams> {
+    let mut found = OffloadParams {
+        n_gpu_layers: if params.no_alloc || params.vocab_only { 0 } else { params.n_gpu_layers },
+        spread: params.split_mode.value() != llama_split_mode::LLAMA_SPLIT_MODE_NONE as i32,
+        main_gpu: usize::try_from(params.main_gpu).unwrap_or(0),
+        ..OffloadParams::default()
+    };
+    if !params.tensor_split.is_null() {
+        // SAFETY: not NULL, and the caller promises so many numbers.
+        found.tensor_split = unsafe { std::slice::from_raw_parts(params.tensor_split, llama_max_devices()) }.to_vec();
+    }
+    if !params.devices.is_null() {
+        let mut adapters = Vec::new();
+        for i in 0.. {
+            // SAFETY: no entry before this one was NULL, so that the list goes on at least to it.
+            let device = unsafe { *params.devices.add(i) };
+            if device.is_null() {
+                break;
+            }
+            adapters.extend(device::adapter_of(device)?);
+        }
+        found.adapters = Some(adapters);
+    }
+    Ok(found)
 }
 
 fn load_mode(mode: CEnum<llama_load_mode>) -> Result<LoadMode> {

@@ -85,7 +85,10 @@ impl Context {
         let plain = std::env::var_os("INFER_BACKEND").is_some_and(|name| name == "reference");
         let kind = if plain { BackendKind::Reference } else { params.backend };
         let mut backend: Box<dyn Backend> = match kind {
-            BackendKind::Auto => Box::new(cpu::Cpu::new(settings.n_threads)?),
+            BackendKind::Auto => match model.offload() {
+                Some(offload) => offload.backend(settings.n_threads, params.offload_kqv)?,
+                None => Box::new(cpu::Cpu::new(settings.n_threads)?),
+            },
             BackendKind::Reference => Box::new(Reference::default()),
         };
         let (memory, kv) = make_memory(&model, &settings, &mut *backend)?;
@@ -227,7 +230,7 @@ fn make_memory(
     for il in 0..hp.n_layer {
         let group = if window != Window::None && hp.swa_type != SwaType::None && hp.is_swa[il] { SWA } else { 0 };
         let rows = memory.groups()[group].n_rows() as usize;
-        let mut alloc = |dtype: DType, n: usize| backend.alloc_state(dtype, [n, rows, 1, 1]);
+        let mut alloc = |dtype: DType, n: usize| backend.alloc_layer_state(il, dtype, [n, rows, 1, 1]);
         let (n_k, n_v) = (hp.n_embd_k(il), hp.n_embd_v(il));
         if n_k == 0 || n_v == 0 {
             return Err(Error::Unsupported(format!("layer {il} without heads")));

@@ -44,6 +44,7 @@ pub struct ContextParams {
     pub swa_full: bool,
     pub kv_unified: bool,
     pub no_perf: bool,
+    pub offload_kqv: bool,
     pub backend: BackendKind,
 }
 
@@ -74,6 +75,7 @@ impl Default for ContextParams {
             swa_full: true,
             kv_unified: false,
             no_perf: true,
+            offload_kqv: true,
             backend: BackendKind::Auto,
         }
     }

@@ -23,6 +23,8 @@ pub enum Input {
     PoolMean,
     /// For each sequence the token whose output stands for it, i32 `[n_seqs]`.
     PoolRows,
+    /// What another device computed, f32, by its number among what this piece of a plan reads: see `graph::cut`.
+    Cut(u32),
 }
 
 impl Input {
@@ -38,12 +40,13 @@ impl Input {
             Input::KvAllRows(_) => "K_rows",
             Input::PoolMean => "mean",
             Input::PoolRows => "cls",
+            Input::Cut(_) => "cut",
         }
     }
 }
 
 /// The data behind every [`Input`] of one ubatch. Buffers are reused.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Inputs {
     /// See [`Input::Tokens`].
     pub tokens: Vec<i32>,
@@ -63,6 +66,8 @@ pub struct Inputs {
     pub pool_mean: Vec<f32>,
     /// See [`Input::PoolRows`].
     pub pool_rows: Vec<i32>,
+    /// See [`Input::Cut`].
+    pub cuts: Vec<Vec<f32>>,
     /// Visible KV rows, one mask per group of layers.
     pub masks: Vec<Mask>,
 }
@@ -91,6 +96,7 @@ impl Inputs {
             Input::KvAllRows(g) => InputData::I32(of(&self.kv_all_rows, g)),
             Input::PoolMean => InputData::F32(&self.pool_mean),
             Input::PoolRows => InputData::I32(&self.pool_rows),
+            Input::Cut(i) => InputData::F32(self.cuts.get(i as usize).map_or(&[], |x| x)),
         }
     }
 

@@ -7,6 +7,7 @@
 //! **Architecture invariant:** nothing here or below knows the name of an architecture.
 
 mod builder;
+pub mod cut;
 pub mod fuse;
 mod inputs;
 mod mask;

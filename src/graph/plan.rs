@@ -2,6 +2,7 @@
 
 use super::fuse::{Step, apart, fuse};
 use super::{Graph, Input, Op, Source, StateId, ValueId};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Alignment of every temporary, in bytes: a cache line and the widest vector.
 pub const ALIGN: usize = 64;
@@ -43,7 +44,11 @@ pub struct Plan {
     pub places: Vec<Place>,
     /// Bytes of the arena.
     pub arena_size: usize,
+    /// No other plan of this process has it: what backends prepare for a plan is kept under it.
+    pub id: u64,
 }
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Fuses a graph and places its temporaries.
 pub fn plan(graph: Graph) -> Plan {
@@ -59,7 +64,8 @@ pub fn plan_apart(graph: Graph) -> Plan {
     place(graph, live, steps)
 }
 
-fn place(graph: Graph, live: Vec<bool>, steps: Vec<(Step, Vec<ValueId>)>) -> Plan {
+/// Places the temporaries of steps, each with what it reads.
+pub(super) fn place(graph: Graph, live: Vec<bool>, steps: Vec<(Step, Vec<ValueId>)>) -> Plan {
     let (steps, reads): (Vec<Step>, Vec<Vec<ValueId>>) = steps.into_iter().unzip();
     let mut places: Vec<Place> = graph
         .values
@@ -102,7 +108,8 @@ fn place(graph: Graph, live: Vec<bool>, steps: Vec<(Step, Vec<ValueId>)>) -> Pla
         }
     }
     let arena_size = pack(&spans, &mut places);
-    Plan { graph, live, steps, places, arena_size }
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    Plan { graph, live, steps, places, arena_size, id }
 }
 
 /// The steps between which a temporary must keep its bytes.

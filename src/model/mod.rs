@@ -7,6 +7,7 @@ pub mod build;
 pub mod ftype;
 mod hparams;
 pub mod loader;
+pub mod offload;
 mod save;
 mod user;
 
@@ -18,6 +19,7 @@ use crate::tensor::WeightRef;
 use crate::vocab::Vocab;
 use arch::{ArchDef, Architecture};
 use loader::Loader;
+use offload::{Offload, OffloadParams};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +37,8 @@ pub struct ModelParams<'a> {
     pub vocab_only: bool,
     /// Checks all tensor data for NaN and infinity.
     pub check_tensors: bool,
+    /// What goes to GPUs.
+    pub offload: OffloadParams,
     /// Told the part done (0..=1); `false` stops with [`Error::Aborted`].
     pub progress: Option<&'a mut dyn FnMut(f32) -> bool>,
 }
@@ -51,6 +55,7 @@ pub struct Model {
     def: Option<&'static ArchDef>,
     arch: Option<Box<dyn Architecture>>,
     weights: Vec<WeightRef>,
+    offload: Option<Offload>,
     files: GgufFiles,
     meta: Vec<(String, Vec<u8>)>,
     labels: Vec<String>,
@@ -95,6 +100,7 @@ impl Model {
             def,
             arch: None,
             weights: Vec::new(),
+            offload: None,
             meta: metadata(&files),
             labels: labels(&files, &name)?,
             ftype: ftype::of_file(&files),
@@ -107,6 +113,11 @@ impl Model {
             if params.check_tensors {
                 check_tensors(&model.files)?;
             }
+            // Reading the file may have told 1.0 already, and what is told never goes back.
+            let progress = &mut params.progress;
+            let mut uploading = |_: f32| progress.as_deref_mut().is_none_or(|report| report(1.0));
+            let n_layer = model.hparams()?.n_layer;
+            model.offload = Offload::new(&params.offload, &model.weights, n_layer, &mut uploading)?;
         }
         if let Some(progress) = &mut params.progress
             && !progress(1.0)
@@ -153,6 +164,11 @@ impl Model {
     /// The weight tensors.
     pub fn weights(&self) -> &[WeightRef] {
         &self.weights
+    }
+
+    /// The layers on GPUs, if there are any.
+    pub fn offload(&self) -> Option<&Offload> {
+        self.offload.as_ref()
     }
 
     /// Metadata in the order of the file, arrays left out, as text.

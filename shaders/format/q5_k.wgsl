@@ -1,0 +1,33 @@
+// q5_K. Planes: d and dmin (f16); per 64 elements scale, min, scale, min as bytes; qh; qs.
+fn load4(m: Matrix, row: u32, k: u32) -> vec4<f32> {
+    let b = row * m.blocks + k / 256u;
+    let e = k & 255u;
+    let dm = unpack2x16float(weight_word(m.planes.x + b));
+    let sc = weight_word(m.planes.y + b * 4u + e / 64u) >> ((e & 32u) / 2u);
+    let h = (weight_word(m.planes.z + b * 8u + (e & 31u) / 4u) >> (e / 32u)) & 0x01010101u;
+    let w = (weight_word(m.planes.w + b * 32u + e / 64u * 8u + (e & 31u) / 4u) >> ((e & 32u) / 8u)) & 0x0f0f0f0fu;
+    return vec4<f32>(byte4(w | (h << 4u))) * (dm.x * f32(sc & 255u)) - dm.y * f32((sc >> 8u) & 255u);
+}
+
+fn x_blocks(u: u32) -> vec2<u32> {
+    return vec2(2u * u, 2u * u + 1u);
+}
+
+fn fifth(h: vec4<u32>, bit: u32) -> vec4<u32> {
+    return ((h >> vec4(bit)) & vec4(0x01010101u)) << vec4(4u);
+}
+
+fn dot64(m: Matrix, row: u32, u: u32, xa: X32, xb: X32) -> f32 {
+    let b = row * m.blocks + u / 4u;
+    let at = (m.planes.w >> 2u) + (row * m.blocks * 4u + u) * 2u;
+    let q0 = weights[at];
+    let q1 = weights[at + 1u];
+    let h0 = weights[(m.planes.z >> 2u) + 2u * b];
+    let h1 = weights[(m.planes.z >> 2u) + 2u * b + 1u];
+    let bit = 2u * (u & 3u);
+    let dm = unpack2x16float(weight_word(m.planes.x + b));
+    let sc = vec4<f32>(byte4(weight_word(m.planes.y + row * m.blocks * 4u + u)));
+    let a = f32(dot16(low(q0) | fifth(h0, bit), xa.lo) + dot16(low(q1) | fifth(h1, bit), xa.hi));
+    let c = f32(dot16(high(q0) | fifth(h0, bit + 1u), xb.lo) + dot16(high(q1) | fifth(h1, bit + 1u), xb.hi));
+    return dm.x * (sc.x * xa.s.x * a + sc.z * xb.s.x * c) - dm.y * (sc.y * (xa.s.y + xa.s.z) + sc.w * (xb.s.y + xb.s.z));
+}

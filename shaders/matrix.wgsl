@@ -1,0 +1,36 @@
+// A weight matrix on the device. The fields of its blocks lie in planes, each aligned to 16 bytes, so that every load is
+// aligned and neighbours in a workgroup load neighbours in memory. A format file gives, for blocks of its type,
+//   load4(m, row, k): elements k..k+4 of a row, k a multiple of 4;
+// and those that single tokens are fast with (`fast.wgsl` says how)
+//   x_blocks(u), dot64(m, row, u, a, b).
+
+struct Matrix {
+    // First word of each plane.
+    planes: vec4<u32>,
+    // Blocks of a row.
+    blocks: u32,
+    // Rows.
+    rows: u32,
+    // Where the product goes.
+    to: u32,
+    // Offset of the bias plus one; 0: none.
+    bias: u32,
+    // Elements from one token's product to the next.
+    stride: u32,
+    // Offset of what is added last plus one; 0: nothing.
+    residual: u32,
+    unused: vec2<u32>,
+}
+
+fn byte4(word: u32) -> vec4<u32> {
+    return vec4(word & 255u, (word >> 8u) & 255u, (word >> 16u) & 255u, word >> 24u);
+}
+
+fn nibble4(word: u32, shift: u32) -> vec4<f32> {
+    return vec4<f32>(byte4((word >> shift) & 0x0f0f0f0fu));
+}
+
+fn signed4(word: u32) -> vec4<f32> {
+    return vec4<f32>(vec4(extractBits(i32(word), 0u, 8u), extractBits(i32(word), 8u, 8u),
+        extractBits(i32(word), 16u, 8u), extractBits(i32(word), 24u, 8u)));
+}

@@ -1,0 +1,324 @@
+//! Adapters and opened devices. An [`Adapter`] is listed once per process; [`Adapter::open`] gives the one [`Device`] that
+//! all models and contexts on it share. What goes wrong on a device is kept there and told by [`Device::check`].
+
+use super::shader::Shaders;
+use crate::error::{Error, Result};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+
+/// What kind of processor an adapter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum AdapterKind {
+    Discrete,
+    Integrated,
+    /// A processor that plays a GPU: used only when it is named.
+    Software,
+}
+
+/// A GPU that the system has.
+pub struct Adapter {
+    adapter: wgpu::Adapter,
+    /// `WGPU0`, `WGPU1`, ... in the order of the system.
+    pub name: String,
+    /// The model, for people.
+    pub description: String,
+    /// What it is.
+    pub kind: AdapterKind,
+    /// Bytes of its own memory, or of what it shares; 0: not known.
+    pub memory: u64,
+    opened: Mutex<Weak<Device>>,
+}
+
+/// An opened adapter.
+pub struct Device {
+    /// Makes buffers and pipelines.
+    pub device: wgpu::Device,
+    /// Takes work.
+    pub queue: wgpu::Queue,
+    /// The adapter's name.
+    pub name: String,
+    /// What it can do.
+    pub abilities: Abilities,
+    /// Pipelines made so far.
+    pub shaders: Shaders,
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+/// What kernels may use.
+#[derive(Debug, Clone)]
+pub struct Abilities {
+    /// Threads of a subgroup, at least; `None`: no subgroup operations.
+    pub subgroup: Option<u32>,
+    /// 16×16×16 matrix products of f16 with f32 sums.
+    pub matrices: bool,
+    /// Timestamps within a pass.
+    pub timestamps: bool,
+    /// Bytes of a binding.
+    pub max_binding: u64,
+    /// Bytes of a workgroup's memory.
+    pub workgroup_memory: u32,
+}
+
+static ADAPTERS: LazyLock<Vec<Adapter>> = LazyLock::new(|| {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    // No validation layers, whatever the build: shaders and calls are checked by wgpu itself.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    let instance = wgpu::Instance::new(descriptor);
+    let found = block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+    let useful = found.into_iter().filter(|a| a.get_downlevel_capabilities().is_webgpu_compliant());
+    useful.enumerate().map(|(i, adapter)| Adapter::new(i, adapter)).collect()
+});
+
+/// The adapters of the system; looked for at the first call.
+pub fn adapters() -> &'static [Adapter] {
+    &ADAPTERS
+}
+
+/// The adapter that computes when the caller names none: the first that is no software, or the one whose name or description
+/// the environment variable `INFER_GPU` holds (`INFER_GPU=none`: no adapter).
+pub fn default_adapter() -> Option<&'static Adapter> {
+    match std::env::var("INFER_GPU") {
+        Ok(wanted) if wanted == "none" => None,
+        Ok(wanted) if !wanted.is_empty() => {
+            let wanted = wanted.to_lowercase();
+            let has = |a: &&Adapter| a.name.to_lowercase() == wanted || a.description.to_lowercase().contains(&wanted);
+            adapters().iter().find(has)
+        }
+        _ => adapters().iter().find(|a| a.kind != AdapterKind::Software),
+    }
+}
+
+impl Adapter {
+    fn new(number: usize, adapter: wgpu::Adapter) -> Adapter {
+        let info = adapter.get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => AdapterKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+            wgpu::DeviceType::Cpu | wgpu::DeviceType::Other => AdapterKind::Software,
+        };
+        let memory = device_memory(&adapter);
+        Adapter {
+            adapter,
+            name: format!("WGPU{number}"),
+            description: info.name,
+            kind,
+            memory,
+            opened: Mutex::default(),
+        }
+    }
+
+    /// Opens the adapter, or gives the device that is open already.
+    ///
+    /// # Errors
+    /// [`Error::Device`]: the driver refuses.
+    pub fn open(&self) -> Result<Arc<Device>> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = opened.upgrade().filter(|d| d.check().is_ok()) {
+            return Ok(device);
+        }
+        let device = Arc::new(Device::open(self)?);
+        *opened = Arc::downgrade(&device);
+        Ok(device)
+    }
+}
+
+impl Device {
+    fn open(of: &Adapter) -> Result<Device> {
+        let has = of.adapter.features();
+        let wanted = wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        let mut features = has & wanted;
+        let info = of.adapter.get_info();
+        let matrices = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16)
+            && of.adapter.cooperative_matrix_properties().iter().any(|m| {
+                m.m_size == 16
+                    && m.n_size == 16
+                    && m.k_size == 16
+                    && m.ab_type == wgpu::CooperativeScalarType::F16
+                    && m.cr_type == wgpu::CooperativeScalarType::F32
+            });
+        if !matrices {
+            features.remove(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+        }
+        let experimental = if matrices {
+            // SAFETY: the one experimental feature is used by shaders of this crate alone, which tests run on devices.
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
+        let limits = of.adapter.limits();
+        let opened = of.adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("infer"),
+            required_features: features,
+            required_limits: limits.clone(),
+            experimental_features: experimental,
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        });
+        let (device, queue) = block_on(opened).map_err(|e| Error::Device(format!("{}: {e}", of.description)))?;
+        let failure: Arc<Mutex<Option<Error>>> = Arc::default();
+        let kept = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| keep(&kept, describe(e))));
+        let kept = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                keep(&kept, Error::Device(format!("lost: {message}")));
+            }
+        });
+        let abilities = Abilities {
+            subgroup: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size.max(1)),
+            matrices,
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+            max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+        };
+        log::info!("{}: {} ({abilities:?})", of.name, of.description);
+        let shaders = Shaders::new(&device, &info, features.contains(wgpu::Features::PIPELINE_CACHE));
+        Ok(Device { device, queue, name: of.name.clone(), abilities, shaders, failure })
+    }
+
+    /// The error that the device had since the last call, if any. A lost device stays lost.
+    pub fn check(&self) -> Result<()> {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*failure {
+            None => Ok(()),
+            Some(Error::Device(reason)) if reason.starts_with("lost") => Err(Error::Device(reason.clone())),
+            Some(_) => Err(failure.take().expect("just seen")),
+        }
+    }
+
+    /// A buffer, or the reason why there is none.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]: the device has no room; [`Error::Unsupported`]: larger than it can bind.
+    pub fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = size.max(16).next_multiple_of(16);
+        if usage.contains(wgpu::BufferUsages::STORAGE) && size > self.abilities.max_binding {
+            let limit = self.abilities.max_binding;
+            return Err(Error::Unsupported(format!("{label}: {size} bytes; {} binds at most {limit}", self.name)));
+        }
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let valid = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        let errors = [block_on(valid.pop()), block_on(memory.pop())];
+        match errors.into_iter().flatten().next() {
+            None => Ok(buffer),
+            Some(wgpu::Error::OutOfMemory { .. }) => {
+                Err(Error::Memory(format!("{size} bytes on {} for {label}", self.name)))
+            }
+            Some(e) => Err(describe(e)),
+        }
+    }
+
+    /// Waits for all work that was handed in.
+    ///
+    /// # Errors
+    /// What the device had to say.
+    pub fn wait(&self) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check()?;
+        polled.map(drop).map_err(|e| Error::Device(format!("lost: {e}")))
+    }
+}
+
+fn keep(failure: &Mutex<Option<Error>>, error: Error) {
+    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+    let lost = matches!(&error, Error::Device(reason) if reason.starts_with("lost"));
+    if failure.is_none() || lost {
+        *failure = Some(error);
+    }
+}
+
+/// A device's error as one of ours.
+pub fn describe(e: wgpu::Error) -> Error {
+    match e {
+        wgpu::Error::OutOfMemory { source } => Error::Memory(format!("on the device: {source}")),
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            Error::Device(description)
+        }
+    }
+}
+
+/// Bytes of the largest heap that is the adapter's own.
+#[cfg(not(any(target_vendor = "apple", windows)))]
+fn device_memory(adapter: &wgpu::Adapter) -> u64 {
+    // SAFETY: the handle is used within this function alone, and nothing of it is destroyed.
+    let Some(raw) = (unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }) else { return 0 };
+    let instance = raw.shared_instance().raw_instance();
+    // SAFETY: the physical device belongs to this instance, and both live as long as the adapter.
+    let memory = unsafe { instance.get_physical_device_memory_properties(raw.raw_physical_device()) };
+    memory.memory_heaps_as_slice().iter().filter(|h| h.flags.as_raw() & 1 == 1).map(|h| h.size).max().unwrap_or(0)
+}
+
+#[cfg(any(target_vendor = "apple", windows))]
+fn device_memory(_adapter: &wgpu::Adapter) -> u64 {
+    0
+}
+
+/// Runs a future to its end; those of wgpu are ready at once where it is native.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+impl Device {
+    /// Bytes of a buffer; offset and size are multiples of 4.
+    ///
+    /// # Errors
+    /// What the device had to say.
+    pub fn download(&self, buffer: &wgpu::Buffer, offset: u64, size: u64) -> Result<Vec<u8>> {
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        let staging = self.buffer("staging", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size);
+        self.queue.submit([encoder.finish()]);
+        let mut bytes = vec![0; size as usize];
+        self.read_mapped(&staging, &mut [(0, &mut bytes)])?;
+        Ok(bytes)
+    }
+
+    /// Waits for the work handed in, then copies parts of a mappable buffer out: each from its offset.
+    ///
+    /// # Errors
+    /// What the device had to say.
+    pub fn read_mapped(&self, staging: &wgpu::Buffer, parts: &mut [(u64, &mut [u8])]) -> Result<()> {
+        let Some(end) = parts.iter().map(|(at, part)| at + part.len() as u64).max() else { return self.wait() };
+        staging.map_async(wgpu::MapMode::Read, 0..end.next_multiple_of(4), |_| {});
+        self.wait()?;
+        {
+            let view = staging
+                .get_mapped_range(0..end.next_multiple_of(4))
+                .map_err(|e| Error::Device(format!("results cannot be read: {e}")))?;
+            for (at, part) in parts {
+                part.copy_from_slice(&view[*at as usize..][..part.len()]);
+            }
+        }
+        staging.unmap();
+        Ok(())
+    }
+}

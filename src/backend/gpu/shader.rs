@@ -1,0 +1,273 @@
+//! Kernels: which WGSL files a kernel is made of, with which constants, and the pipelines made of them. A kernel is a
+//! prelude of constants followed by its files, in any order: WGSL needs no declaration before use. Constants are a prelude
+//! rather than `override`s because sizes of arrays in registers must be constant expressions.
+
+use crate::error::{Error, Result};
+use crate::quant::DType;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// A kernel with its constants: the key of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// The file with `main`, without its ending.
+    pub name: &'static str,
+    /// The type of the weights that it reads, for kernels that are composed with a format.
+    pub format: Option<DType>,
+    /// Names and values of its constants.
+    pub constants: Vec<(&'static str, u32)>,
+    /// Threads of a subgroup, at least, if it may use subgroup operations.
+    pub subgroup: Option<u32>,
+}
+
+macro_rules! wgsl {
+    ($name:literal) => {
+        include_str!(concat!("../../../shaders/", $name, ".wgsl"))
+    };
+}
+
+/// The WGSL of a format; `None`: the type has none, its weights are expanded to f16 when they are uploaded.
+fn format_source(dtype: DType) -> Option<&'static str> {
+    Some(match dtype {
+        DType::F32 => wgsl!("format/f32"),
+        DType::F16 => wgsl!("format/f16"),
+        DType::BF16 => wgsl!("format/bf16"),
+        DType::Q4_0 => wgsl!("format/q4_0"),
+        DType::Q4_1 => wgsl!("format/q4_1"),
+        DType::Q5_0 => wgsl!("format/q5_0"),
+        DType::Q5_1 => wgsl!("format/q5_1"),
+        DType::Q8_0 => wgsl!("format/q8_0"),
+        DType::Q2K => wgsl!("format/q2_k"),
+        DType::Q3K => wgsl!("format/q3_k"),
+        DType::Q4K => wgsl!("format/q4_k"),
+        DType::Q5K => wgsl!("format/q5_k"),
+        DType::Q6K => wgsl!("format/q6_k"),
+        DType::IQ4NL => wgsl!("format/iq4_nl"),
+        DType::IQ4XS => wgsl!("format/iq4_xs"),
+        DType::MXFP4 => wgsl!("format/mxfp4"),
+        _ => return None,
+    })
+}
+
+/// Whether weights of a type are read by kernels as they are.
+pub fn has_format(dtype: DType) -> bool {
+    format_source(dtype).is_some()
+}
+
+/// Whether a type has products with activations of bytes.
+pub fn is_fast(dtype: DType) -> bool {
+    format_source(dtype).is_some_and(|source| source.contains("fn dot64"))
+}
+
+impl Kernel {
+    /// A kernel without a format.
+    pub fn plain(name: &'static str, constants: &[(&'static str, u32)]) -> Kernel {
+        Kernel { name, format: None, constants: constants.to_vec(), subgroup: None }
+    }
+
+    /// The files of the kernel.
+    fn files(&self) -> Result<Vec<&'static str>> {
+        const WORDS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/words")];
+        const VECTORS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/vectors")];
+        let sums = if self.subgroup.is_some() { wgsl!("reduce/sums_subgroup") } else { wgsl!("reduce/sums_plain") };
+        let (base, own): ([&str; 2], Vec<&str>) = match self.name {
+            "elementwise" => (WORDS, vec![wgsl!("elementwise"), wgsl!("activation")]),
+            "rows" => (WORDS, vec![wgsl!("rows"), wgsl!("reduce/plain")]),
+            "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("reduce/plain")]),
+            "quantize" => (WORDS, vec![wgsl!("quantize"), wgsl!("reduce/plain")]),
+            "halve" => (WORDS, vec![wgsl!("halve")]),
+            "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
+            "attention" => (WORDS, vec![wgsl!("attention"), wgsl!("kv")]),
+            "attention_join" => (WORDS, vec![wgsl!("attention_join")]),
+            "get_rows" => (WORDS, vec![wgsl!("get_rows"), wgsl!("matrix")]),
+            "matvec" => (WORDS, vec![wgsl!("matvec"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation"), sums]),
+            "matvec_fast" => (
+                VECTORS,
+                vec![wgsl!("matvec_fast"), wgsl!("linear"), wgsl!("matrix"), wgsl!("fast"), wgsl!("activation"), sums],
+            ),
+            "matmul" => (WORDS, vec![wgsl!("matmul"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")]),
+            "matmul_coop" => {
+                (VECTORS, vec![wgsl!("matmul_coop"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")])
+            }
+            other => return Err(Error::Internal(format!("no kernel {other}"))),
+        };
+        let format = match self.format {
+            None => None,
+            Some(dtype) => Some(format_source(dtype).ok_or_else(|| Error::Internal(format!("no shader for {dtype}")))?),
+        };
+        // Formats bring what their fast products need.
+        let fast = (own.contains(&wgsl!("matrix")) && !own.contains(&wgsl!("fast"))).then_some(wgsl!("fast"));
+        Ok(base.into_iter().chain(own).chain(format).chain(fast).collect())
+    }
+
+    /// The whole WGSL text.
+    ///
+    /// # Errors
+    /// [`Error::Internal`]: there is no such kernel or format.
+    pub fn source(&self) -> Result<String> {
+        let mut text = String::new();
+        if self.name == "matmul_coop" {
+            text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+        }
+        for (name, value) in &self.constants {
+            text.push_str(&format!("const {name}: u32 = {value}u;\n"));
+        }
+        if let Some(n) = self.subgroup {
+            text.push_str(&format!("const SUBGROUP: u32 = {n}u;\n"));
+        }
+        for file in self.files()? {
+            text.push_str(file);
+        }
+        Ok(text)
+    }
+}
+
+/// One kernel of every composition, for those who check them all: formats, types of states, with subgroups and without.
+pub fn compositions() -> Vec<Kernel> {
+    let formats: Vec<DType> =
+        crate::quant::FORMATS.iter().map(|f| f.dtype).filter(|dtype| has_format(*dtype)).collect();
+    let u = |name: &'static str, value: u32| (name, value);
+    let mut all: Vec<Kernel> = Vec::new();
+    all.extend((0..13).map(|op| Kernel::plain("elementwise", &[u("OP", op)])));
+    all.extend((0..6).map(|op| Kernel::plain("rows", &[u("OP", op)])));
+    all.extend((0..5).map(|to| Kernel::plain("heads", &[u("TO", to)])));
+    all.extend((1..5).map(|kind| Kernel::plain("fetch", &[u("K_TYPE", kind)])));
+    all.extend(["quantize", "halve", "attention_join"].map(|name| Kernel::plain(name, &[])));
+    for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
+        for (d, heads, tokens, chunk) in [(64, 3, 1, 128), (128, 4, 4, 64), (256, 1, 8, 64)] {
+            all.push(Kernel::plain(
+                "attention",
+                &[
+                    u("D_K", d),
+                    u("D_V", d),
+                    u("HEADS", heads),
+                    u("TOKENS", tokens),
+                    u("CHUNK", chunk),
+                    u("K_TYPE", k),
+                    u("V_TYPE", v),
+                ],
+            ));
+        }
+    }
+    for format in formats {
+        let of =
+            |name, constants: &[(&'static str, u32)]| Kernel { format: Some(format), ..Kernel::plain(name, constants) };
+        all.extend(["get_rows", "matmul", "matmul_coop"].map(|name| of(name, &[])));
+        for subgroup in [None, Some(8), Some(32)] {
+            let sizes = [u("WG", 64), u("ROWS", 4)];
+            all.push(Kernel { subgroup, ..of("matvec", &sizes) });
+            if is_fast(format) {
+                for (tokens, parts) in [(1, 1), (1, 2), (4, 1), (2, 2)] {
+                    let constants = [&sizes[..], &[u("TOKENS", tokens), u("PARTS", parts)]].concat();
+                    all.push(Kernel { subgroup, ..of("matvec_fast", &constants) });
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The pipelines of a device. All share one layout: see `bindings.wgsl`.
+pub struct Shaders {
+    /// The layout of every bind group.
+    pub bindings: wgpu::BindGroupLayout,
+    layout: wgpu::PipelineLayout,
+    made: Mutex<HashMap<Kernel, wgpu::ComputePipeline>>,
+    cache: Option<super::cache::DiskCache>,
+}
+
+impl Shaders {
+    /// No pipelines yet.
+    pub fn new(device: &wgpu::Device, info: &wgpu::AdapterInfo, can_cache: bool) -> Shaders {
+        let storage = |binding: u32, read_only: bool| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Storage { read_only },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let params = wgpu::BindGroupLayoutEntry {
+            binding: 5,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let bindings = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some("bindings"),
+            entries: &[
+                storage(0, false),
+                storage(1, true),
+                storage(2, true),
+                storage(3, false),
+                storage(4, false),
+                params,
+            ],
+        });
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some("layout"),
+            bind_group_layouts: &[Some(&bindings)],
+            immediate_size: 0,
+        });
+        let cache = can_cache.then(|| super::cache::DiskCache::open(device, info)).flatten();
+        Shaders { bindings, layout, made: Mutex::default(), cache }
+    }
+
+    /// The pipeline of a kernel, made at its first use.
+    ///
+    /// # Errors
+    /// [`Error::Device`]: the driver refuses the shader.
+    pub fn pipeline(&self, device: &wgpu::Device, kernel: &Kernel) -> Result<wgpu::ComputePipeline> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = made.get(kernel) {
+            return Ok(pipeline.clone());
+        }
+        let source = kernel.source()?;
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        let checks = wgpu::ShaderRuntimeChecks {
+            bounds_checks: true,
+            force_loop_bounding: false,
+            ..wgpu::ShaderRuntimeChecks::checked()
+        };
+        // SAFETY: every loop of the shaders counts up to a number of elements; none waits for another thread.
+        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: Some(&self.layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &[],
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: self.cache.as_ref().map(|c| c.pipelines()),
+        });
+        let errors = [super::device::block_on(internal.pop()), super::device::block_on(scope.pop())];
+        if let Some(e) = errors.into_iter().flatten().next() {
+            let reason = match super::device::describe(e) {
+                Error::Device(reason) => reason,
+                other => other.to_string(),
+            };
+            return Err(Error::Device(format!("kernel {} ({:?}): {reason}", kernel.name, kernel.format)));
+        }
+        made.insert(kernel.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Writes what was compiled to disk, for the next start.
+    pub fn save(&self) {
+        let n = self.made.lock().unwrap_or_else(PoisonError::into_inner).len();
+        if let Some(cache) = &self.cache {
+            cache.save(n);
+        }
+    }
+}

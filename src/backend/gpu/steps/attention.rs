@@ -1,0 +1,316 @@
+//! Attention: heads are prepared and stored, then attended over.
+
+use super::node::MAX_HEAD;
+use super::*;
+use crate::graph::fuse::{FusedAttention, Heads};
+use crate::graph::{Attention, Norm, NormKind, Rope, RopeKind};
+
+/// Workgroups that keep a large device busy: rows are shared out until there are as many.
+const BUSY: usize = 512;
+
+/// Most parts of an attention.
+const MAX_PARTS: usize = 64;
+
+/// Threads of a workgroup of `attention.wgsl`.
+const THREADS: usize = 128;
+
+/// Elements of a head, heads, tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub d: usize,
+    pub n_head: usize,
+    pub n_tokens: usize,
+}
+
+/// What is done to heads; ids name nodes.
+#[derive(Default)]
+pub(super) struct How {
+    pub norm: Option<ValueId>,
+    pub rope: Option<ValueId>,
+    pub scale: Option<ValueId>,
+    pub hadamard: Option<ValueId>,
+}
+
+impl How {
+    fn is_empty(&self) -> bool {
+        self.norm.is_none() && self.rope.is_none() && self.scale.is_none() && self.hadamard.is_none()
+    }
+}
+
+/// Where heads go.
+pub(super) enum To {
+    /// To a place of the arena.
+    Arena(u32),
+    /// Into a state, by a [`Op::SetRows`] node.
+    State(ValueId),
+}
+
+/// Keys or values as the kernel reads them.
+struct Rows {
+    bound: Bound,
+    kind: u32,
+    /// Offset, stride of heads, of rows, words before the scales.
+    at: [u32; 4],
+}
+
+impl Compiler<'_> {
+    pub(super) fn attention(&mut self, a: &FusedAttention) -> Result<()> {
+        for store in [&a.k, &a.v].into_iter().flatten() {
+            let h = how(&store.heads);
+            if h.is_empty() {
+                // As rows: where nothing is done to heads, the source may not show them.
+                let (_, inputs) = self.op(store.set_rows)?;
+                self.set_rows(store.set_rows, inputs)?;
+                continue;
+            }
+            let (source, shape) = self.heads_source(&store.heads)?;
+            self.heads(&h, source, shape, To::State(store.set_rows))?;
+        }
+        let (mut q, shape) = self.heads_source(&a.q)?;
+        let h = how(&a.q);
+        if !h.is_empty() {
+            let at = self.take_scratch(shape.d * shape.n_head * shape.n_tokens);
+            self.heads(&h, q, shape, To::Arena(word(at)?))?;
+            let d = word(shape.d)?;
+            q = Operand { space: ARENA, at: word(at)?, nb: [1, d, d * word(shape.n_head)?, 0], ..q };
+        }
+        self.attend(a.node, q, shape)
+    }
+
+    fn heads_source(&self, heads: &Heads) -> Result<(Operand, Shape)> {
+        let ne = self.value(heads.src).ne;
+        let source = self.operand(heads.src, &mut Bindings::default())?;
+        Ok((source, Shape { d: ne[0], n_head: ne[1], n_tokens: ne[2] }))
+    }
+
+    /// Prepares heads.
+    pub(super) fn heads(&mut self, how: &How, source: Operand, shape: Shape, to: To) -> Result<()> {
+        if shape.d > MAX_HEAD || source.space != ARENA {
+            return Err(Error::Unsupported(format!("heads of {} elements on a GPU", shape.d)));
+        }
+        let mut bindings = Bindings::default();
+        let (mut flags, mut eps, mut scale) = ([0u32; 4], 0.0, 1.0);
+        let (mut n_dims, mut positions, mut table) = (0, 0, 0);
+        if let Some(norm) = how.norm {
+            let (op, inputs) = self.op(norm)?;
+            let Op::Norm(Norm { kind, eps: e }) = *op else { return Err(Error::Internal("no norm".into())) };
+            eps = e;
+            flags[1] = match kind {
+                NormKind::Rms => 1,
+                NormKind::Layer => 2,
+                NormKind::L2 => 3,
+            };
+            if inputs.len() > 2 {
+                return Err(Error::Unsupported("a bias in the norm of heads on a GPU".into()));
+            }
+            if let Some(&w) = inputs.get(1) {
+                let vector = self.vector(w)?;
+                bindings.weights = Bound::Buffer(vector.buffer);
+                flags[0] = vector.at + 1;
+            }
+        }
+        if let Some(id) = how.rope {
+            let (op, inputs) = self.op(id)?;
+            let Op::Rope(rope) = *op else { return Err(Error::Internal("no rotation".into())) };
+            let factors = match inputs.get(2).map(|&f| &self.value(f).source) {
+                None => None,
+                Some(Source::Weight(w)) => Some(crate::backend::gpu::weights::floats(w)?),
+                Some(_) => return Err(Error::Unsupported("frequency factors that are no weight".into())),
+            };
+            let vector = self.rotations(&rope, factors.as_deref())?;
+            bindings.constants = Bound::Buffer(vector.buffer);
+            (n_dims, table) = (rope.n_dims, vector.at);
+            positions = self.contiguous(inputs[1])?;
+            flags[3] = match rope.kind {
+                RopeKind::Norm => 1,
+                RopeKind::Neox => 2,
+            };
+        }
+        if let Some(id) = how.scale
+            && let (Op::Scale { scale: s, .. }, _) = self.op(id)?
+        {
+            scale *= s;
+        }
+        if let Some(id) = how.hadamard
+            && let (Op::Hadamard { n }, _) = self.op(id)?
+        {
+            flags[2] = word(*n)?;
+            scale /= (*n as f32).sqrt();
+        }
+        let (mut target, mut kind, mut rows_at, mut row, mut n_rows, mut scales) = (0, 0, 0, 0, 0, 0);
+        match to {
+            To::Arena(at) => target = at,
+            To::State(id) => {
+                let (_, inputs) = self.op(id)?;
+                let Location::State(state, 0) = self.locate(inputs[0], 0)? else {
+                    return Err(Error::Internal(format!("{} is no state", self.value(inputs[0]).name)));
+                };
+                let s = &self.target.states[state.0 as usize];
+                bindings.state = Bound::Buffer(s.buffer.clone());
+                (kind, scales) = (state_type(s.dtype)?, s.scales());
+                (row, n_rows) = (word(s.n)?, word(s.rows)?);
+                rows_at = self.contiguous(inputs[2])?;
+                if !shape.d.is_multiple_of(if s.dtype.is_quantized() { 32 } else { 2 }) {
+                    return Err(Error::Unsupported(format!("heads of {} in a state on a GPU", shape.d)));
+                }
+            }
+        }
+        let params = Params::default()
+            .u(&[word(shape.d)?, word(shape.n_head)?, word(shape.n_tokens)?, word(n_dims)?])
+            .u(&[source.nb[0], source.nb[1], source.nb[2], source.at])
+            .u(&[target, row, scales, ARENA])
+            .u(&flags)
+            .u(&[positions, rows_at, table, n_rows])
+            .f(&[eps, scale, 0.0, 0.0]);
+        let kernel = Kernel::plain("heads", &[constant("TO", kind)]);
+        self.add(kernel, bindings, params, [shape.n_head, shape.n_tokens, 1])
+    }
+
+    /// The rotations of the four bytes of a position, see `heads.wgsl`.
+    fn rotations(&self, rope: &Rope, factors: Option<&[f32]>) -> Result<Vector> {
+        let mut key = format!("{rope:?}").into_bytes();
+        key.extend_from_slice(bytemuck::cast_slice(factors.unwrap_or(&[])));
+        self.target.own.table(key, || {
+            let pairs = rope.n_dims / 2;
+            let factor = |pair: usize| factors.map_or(1.0, |f| f[pair]);
+            let mut table = Vec::with_capacity(4 * 256 * 2 * pairs);
+            for level in 0..4 {
+                for byte in 0..256i64 {
+                    // Positions are 31 bits.
+                    let pos = (byte << (8 * level)).min(i64::from(i32::MAX)) as i32;
+                    for pair in 0..pairs {
+                        let (sin, cos) = rope.sin_cos(pair, pos, factor(pair));
+                        // The magnitude belongs to the whole rotation: the lowest byte brings it.
+                        let magnitude = if level == 0 { 1.0 } else { rope.sin_cos(pair, 0, factor(pair)).1 };
+                        table.extend([cos / magnitude, sin / magnitude]);
+                    }
+                }
+            }
+            table
+        })
+    }
+
+    /// Keys or values of an attention: in a state, or in the arena.
+    fn rows_of(&self, id: ValueId) -> Result<Rows> {
+        let v = self.value(id);
+        let elements = |bytes: usize| word(bytes / v.dtype.type_size() * v.dtype.block_size());
+        match self.locate(id, 0)? {
+            Location::Arena(at) if v.dtype == DType::F32 && v.nb[0] == 4 => {
+                Ok(Rows { bound: Bound::Nothing, kind: 0, at: [word(at)?, elements(v.nb[1])?, elements(v.nb[2])?, 0] })
+            }
+            Location::State(state, offset) => {
+                let s = &self.target.states[state.0 as usize];
+                Ok(Rows {
+                    bound: Bound::Buffer(s.buffer.clone()),
+                    kind: state_type(s.dtype)?,
+                    at: [elements(offset)?, elements(v.nb[1])?, elements(v.nb[2])?, s.scales()],
+                })
+            }
+            _ => Err(Error::Unsupported(format!("{} in an attention on a GPU", v.name))),
+        }
+    }
+
+    fn attend(&mut self, id: ValueId, q: Operand, shape: Shape) -> Result<()> {
+        let (op, inputs) = self.op(id)?;
+        let Op::Attention(Attention { scale, soft_cap, max_alibi_bias, mask }) = *op else {
+            return Err(Error::Internal("no attention".into()));
+        };
+        let (k, v) = (self.value(inputs[1]), self.value(inputs[2]));
+        let (d_k, d_v, n_kv, n_rows) = (k.ne[0], v.ne[0], k.ne[1], k.ne[2]);
+        if !d_k.is_multiple_of(4) || !d_v.is_multiple_of(2) {
+            return Err(Error::Unsupported(format!("heads of {d_k} and {d_v} in an attention on a GPU")));
+        }
+        let group = shape.n_head / n_kv;
+        let tile =
+            Tile::new(self.target.device.abilities.workgroup_memory as usize, group, shape.n_tokens, [d_k, d_v])?;
+        let grid = [shape.n_tokens.div_ceil(tile.tokens), n_kv * group.div_ceil(tile.heads)];
+        let parts = (BUSY / (grid[0] * grid[1]).max(1)).min(n_rows.div_ceil(tile.chunk)).clamp(1, MAX_PARTS);
+        let (keys, values) = (self.rows_of(inputs[1])?, self.rows_of(inputs[2])?);
+        let mut bindings = Bindings {
+            constants: Bound::Masks,
+            state: keys.bound.clone(),
+            state_v: values.bound.clone(),
+            ..Bindings::default()
+        };
+        let mut sinks = 0;
+        if let Some(&s) = inputs.get(3) {
+            let vector = self.vector(s)?;
+            bindings.weights = Bound::Buffer(vector.buffer);
+            sinks = vector.at + 1;
+        }
+        let to = self.result(id)?;
+        let partial = if parts > 1 { self.take_scratch(shape.n_tokens * shape.n_head * parts * (d_v + 2)) } else { 0 };
+        let split = parts > 1;
+        let slopes = 1usize << shape.n_head.max(1).ilog2();
+        let base = |bias: f32| if max_alibi_bias > 0.0 { (-bias / slopes as f32).exp2() } else { 0.0 };
+        let params = Params::default()
+            .u(&[word(d_k)?, word(d_v)?, word(shape.n_head)?, word(group)?])
+            .u(&[q.at, q.nb[1], q.nb[2], word(shape.n_tokens)?])
+            .u(&keys.at)
+            .u(&values.at)
+            .u(&[to, if split { word(partial)? + 1 } else { 0 }, word(parts)?, sinks])
+            .u(&[u32::from(mask.0), 0, 0, 0])
+            .f(&[scale, soft_cap, base(max_alibi_bias), base(max_alibi_bias / 2.0)])
+            .u(&[word(slopes)?, 0, 0, 0]);
+        let kernel = Kernel::plain(
+            "attention",
+            &[
+                constant("D_K", word(d_k)?),
+                constant("D_V", word(d_v)?),
+                constant("HEADS", word(tile.heads)?),
+                constant("TOKENS", word(tile.tokens)?),
+                constant("CHUNK", word(tile.chunk)?),
+                constant("K_TYPE", keys.kind),
+                constant("V_TYPE", values.kind),
+            ],
+        );
+        let sinks_at = bindings.weights.clone();
+        self.add(kernel, bindings, params, [grid[0], grid[1], parts])?;
+        if !split {
+            return Ok(());
+        }
+        let params =
+            Params::default().u(&[word(d_v)?, word(shape.n_head)?, word(parts)?, sinks]).u(&[word(partial)?, to, 0, 0]);
+        let bindings = Bindings { weights: sinks_at, ..Bindings::default() };
+        self.add(Kernel::plain("attention_join", &[]), bindings, params, [shape.n_head, shape.n_tokens, 1])
+    }
+}
+
+/// What a workgroup of an attention has.
+struct Tile {
+    heads: usize,
+    tokens: usize,
+    chunk: usize,
+}
+
+impl Tile {
+    /// As many queries as fit a workgroup's memory: keys and values are read once for all of them.
+    fn new(memory: usize, group: usize, n_tokens: usize, [d_k, d_v]: [usize; 2]) -> Result<Tile> {
+        let few = n_tokens < 4;
+        let heads = group.min(if few { 8 } else { 4 });
+        let mut tile = Tile {
+            heads,
+            tokens: if few { 1 } else { 16 / heads.next_power_of_two() },
+            chunk: if few { 128 } else { 64 },
+        };
+        loop {
+            let queries = tile.heads * tile.tokens;
+            let words = queries * d_k + tile.chunk * queries + 2 * THREADS * queries + 3 * queries;
+            let passes = d_v.div_ceil(2).div_ceil(THREADS);
+            if 4 * words <= memory && queries * passes <= 32 {
+                return Ok(tile);
+            }
+            if tile.tokens > 1 {
+                tile.tokens /= 2;
+            } else if tile.heads > 1 {
+                tile.heads = tile.heads.div_ceil(2);
+            } else {
+                return Err(Error::Unsupported(format!("heads of {d_k} and {d_v} elements on this GPU")));
+            }
+        }
+    }
+}
+
+fn how(h: &Heads) -> How {
+    How { norm: h.norm, rope: h.rope, scale: h.scale, hadamard: h.hadamard }
+}

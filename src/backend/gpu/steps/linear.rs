@@ -1,0 +1,302 @@
+//! Products of weights with activations.
+
+use super::*;
+use crate::backend::gpu::shader::is_fast;
+use crate::backend::gpu::weights::{Part, Resident};
+use crate::graph::fuse::{Linear, Mat};
+use crate::graph::{Norm, NormKind};
+use std::sync::Arc;
+
+/// Most tokens that are multiplied one by one; more go through tiles.
+const FEW: usize = 8;
+
+/// Rows and threads of a workgroup of `matvec`.
+const ROWS: u32 = 4;
+const THREADS: u32 = 64;
+
+/// Elements of a row that `matmul_coop` takes at a time.
+const DEPTH: usize = 32;
+
+/// Elements of a unit of `matvec_fast`.
+const UNIT: usize = 64;
+
+/// A product to be made: where its parts are and what is added.
+struct Product {
+    weight: Arc<Resident>,
+    to: usize,
+    stride: usize,
+    bias: Option<Vector>,
+    residual: Option<u32>,
+    act: u32,
+}
+
+/// Activations: rows in the arena, as f32 and, for fast products, as bytes.
+#[derive(Clone, Copy)]
+struct Activations {
+    k: usize,
+    n: usize,
+    at: usize,
+    bytes: usize,
+    scales: usize,
+    /// As f16, for cooperative matrices; 0: not made.
+    halves: usize,
+}
+
+/// The experts of a product.
+#[derive(Default, Clone, Copy)]
+struct Experts {
+    /// Offset of the ids plus one.
+    ids: u32,
+    n_used: u32,
+    x_rows: u32,
+    rows: u32,
+}
+
+impl Compiler<'_> {
+    pub(super) fn linear(&mut self, l: &Linear) -> Result<()> {
+        let x = self.value(l.x);
+        let (k, n) = (x.ne[0], x.ne[1]);
+        let mut products = Vec::with_capacity(l.mats.len());
+        for mat in &l.mats {
+            products.push(self.product(mat, l.glu.is_some(), n)?);
+        }
+        let fast = |p: &Product| n <= FEW && k.is_multiple_of(UNIT) && is_fast(p.weight.dtype);
+        let at = match self.locate(l.x, 0)? {
+            Location::Arena(at) => at,
+            _ => return Err(Error::Unsupported(format!("{} as activations on a GPU", x.name))),
+        };
+        let mut acts = Activations { k, n, at, bytes: 0, scales: 0, halves: 0 };
+        if products.iter().any(&fast) {
+            acts.bytes = self.take_scratch(n * k / 4);
+            acts.scales = self.take_scratch(n * k / 8);
+            self.quantize(l.norm, acts)?;
+        }
+        if let Some(norm) = l.norm
+            && !products.iter().all(&fast)
+        {
+            acts.at = self.take_scratch(n * k);
+            self.norm_to(norm, None, word(acts.at)?)?;
+        }
+        // Beyond the few, products of halves, where the device has them.
+        if n > FEW && k.is_multiple_of(DEPTH) && self.has_matrices() {
+            acts.halves = self.take_scratch(n * k / 2);
+            let params = Params::default().u(&[word(n * k)?, word(acts.at)?, word(acts.halves)?, 0]);
+            self.add(Kernel::plain("halve", &[]), Bindings::default(), params, grid_of((n * k).div_ceil(512)))?;
+        }
+        if let (Some(glu), [gate, up]) = (l.glu, &products[..]) {
+            let (Op::Glu(op), _) = self.op(glu)? else { return Err(Error::Internal("no gate".into())) };
+            let act = activation(Some(op.activation()));
+            let to = self.result(glu)?;
+            let (a, b) = (&gate.weight, &up.weight);
+            let together = fast(gate)
+                && a.dtype == b.dtype
+                && a.parts.len() == 1
+                && b.parts.len() == 1
+                && a.parts[0].buffer == b.parts[0].buffer
+                && gate.bias.is_none()
+                && up.bias.is_none();
+            if together {
+                let one = Product {
+                    weight: gate.weight.clone(),
+                    to: to as usize,
+                    stride: gate.stride,
+                    bias: None,
+                    residual: None,
+                    act,
+                };
+                return self.dispatch(
+                    &[(&one, &a.parts[0]), (&one, &b.parts[0])],
+                    acts,
+                    true,
+                    true,
+                    Experts::default(),
+                );
+            }
+            let (gate_to, up_to, m) = (gate.to, up.to, gate.stride);
+            self.products(&products, acts, &fast)?;
+            return self.glu(gate_to, up_to, to, m * n, act);
+        }
+        self.products(&products, acts, &fast)
+    }
+
+    /// The product with experts: each token's slots one by one.
+    pub(super) fn matmul_id(&mut self, id: ValueId) -> Result<()> {
+        let (_, inputs) = self.op(id)?;
+        let (w, x, ids, out) = (self.value(inputs[0]), self.value(inputs[1]), self.value(inputs[2]), self.value(id));
+        let Source::Weight(weight) = &w.source else {
+            return Err(Error::Unsupported(format!("experts {} that are no weights", w.name)));
+        };
+        let resident = self.weights_of(weight).matrix(weight)?;
+        let (k, n_x) = (x.ne[0], x.n_rows());
+        let mut acts =
+            Activations { k, n: n_x, at: self.contiguous(inputs[1])? as usize, bytes: 0, scales: 0, halves: 0 };
+        let fast = k.is_multiple_of(UNIT) && is_fast(resident.dtype);
+        if fast {
+            acts.bytes = self.take_scratch(n_x * k / 4);
+            acts.scales = self.take_scratch(n_x * k / 8);
+            self.quantize(None, acts)?;
+        }
+        // One slot per token of the grid.
+        acts.n = out.n_rows();
+        let experts = Experts {
+            ids: self.contiguous(inputs[2])? + 1,
+            n_used: word(ids.ne[0])?,
+            x_rows: word(x.ne[1])?,
+            rows: word(w.ne[1])?,
+        };
+        let product = Product {
+            weight: resident.clone(),
+            to: self.result(id)? as usize,
+            stride: w.ne[1],
+            bias: None,
+            residual: None,
+            act: 0,
+        };
+        // All experts are one matrix; a product has the rows of one.
+        let part = Part { rows: w.ne[1], ..resident.parts[0].clone() };
+        self.dispatch(&[(&product, &part)], acts, fast, false, experts)
+    }
+
+    fn has_matrices(&self) -> bool {
+        let abilities = &self.target.device.abilities;
+        abilities.matrices && abilities.subgroup == Some(32)
+    }
+
+    fn product(&mut self, mat: &Mat, gated: bool, n: usize) -> Result<Product> {
+        let w = self.value(mat.w);
+        let Source::Weight(weight) = &w.source else {
+            return Err(Error::Internal(format!("{} is no weight", w.name)));
+        };
+        let weight = self.weights_of(weight).matrix(weight)?;
+        let stride = w.ne[1];
+        let act = match mat.act.map(|id| self.op(id)).transpose()? {
+            Some((Op::Unary(op), _)) => activation(Some(*op)),
+            _ => 0,
+        };
+        Ok(Product {
+            weight,
+            to: if gated { self.take_scratch(n * stride) } else { self.result(mat.out)? as usize },
+            stride,
+            bias: mat.bias.map(|b| self.vector(b)).transpose()?,
+            residual: mat.residual.map(|r| self.contiguous(r)).transpose()?,
+            act,
+        })
+    }
+
+    /// Activations to bytes, normalized first if asked.
+    fn quantize(&mut self, norm: Option<ValueId>, x: Activations) -> Result<()> {
+        let mut bindings = Bindings::default();
+        let (mut how, mut eps) = ([0; 4], 0.0);
+        if let Some(norm) = norm {
+            let (op, inputs) = self.op(norm)?;
+            let Op::Norm(Norm { kind, eps: e }) = *op else { return Err(Error::Internal("no norm".into())) };
+            eps = e;
+            how[0] = match kind {
+                NormKind::Rms => 1,
+                NormKind::Layer => 2,
+                NormKind::L2 => 3,
+            };
+            // The kernel reads weights and biases by their slots.
+            for (i, &input) in inputs[1..].iter().enumerate() {
+                let v = self.vector(input)?;
+                let slot = if i == 0 { &mut bindings.weights } else { &mut bindings.constants };
+                *slot = Bound::Buffer(v.buffer);
+                how[1 + i] = v.at + 1;
+            }
+        }
+        let params = Params::default()
+            .u(&[word(x.k)?, word(x.at)?, word(x.bytes)?, word(x.scales)?])
+            .u(&how)
+            .f(&[eps, 0.0, 0.0, 0.0]);
+        self.add(Kernel::plain("quantize", &[]), bindings, params, [x.k.div_ceil(1024), x.n, 1])
+    }
+
+    /// Products over the same activations; those that share type and buffers in one dispatch.
+    fn products(&mut self, products: &[Product], x: Activations, fast: &dyn Fn(&Product) -> bool) -> Result<()> {
+        let mut parts: Vec<(&Product, &Part)> =
+            products.iter().flat_map(|p| p.weight.parts.iter().map(move |part| (p, part))).collect();
+        while !parts.is_empty() {
+            let (first, part) = parts[0];
+            let alike = |(p, q): &(&Product, &Part)| {
+                p.weight.dtype == first.weight.dtype
+                    && q.buffer == part.buffer
+                    && p.act == first.act
+                    && p.bias.as_ref().map(|b| &b.buffer) == first.bias.as_ref().map(|b| &b.buffer)
+            };
+            let (mut group, mut rest): (Vec<_>, Vec<_>) = parts.into_iter().partition(alike);
+            rest.extend(group.split_off(group.len().min(3)));
+            parts = rest;
+            self.dispatch(&group, x, fast(group[0].0), false, Experts::default())?;
+        }
+        Ok(())
+    }
+
+    fn dispatch(
+        &mut self,
+        group: &[(&Product, &Part)],
+        x: Activations,
+        fast: bool,
+        gated: bool,
+        experts: Experts,
+    ) -> Result<()> {
+        let (first, part) = group[0];
+        let mut params = Params::default();
+        for i in 0..3 {
+            let Some((p, q)) = group.get(i) else {
+                params = params.u(&[0; 12]);
+                continue;
+            };
+            let at = |base: Option<u32>| Ok::<_, Error>(base.map_or(0, |b| b + 1 + q.first as u32));
+            params = params.u(&q.planes).u(&[
+                word(p.weight.blocks)?,
+                word(q.rows)?,
+                word(p.to + q.first)?,
+                at(p.bias.as_ref().map(|b| b.at))?,
+                word(p.stride)?,
+                at(p.residual)?,
+                0,
+                0,
+            ]);
+        }
+        let x_at = match (fast, x.halves) {
+            (true, _) => x.bytes,
+            (false, 0) => x.at,
+            (false, halves) => halves,
+        };
+        let params = params
+            .u(&[word(x.k)?, word(x.n)?, word(x_at)?, word(x.scales)?])
+            .u(&[first.act, word(group.len())?, word(x.k)?, experts.rows])
+            .u(&[experts.ids, experts.n_used, experts.x_rows, 0]);
+        let bindings = Bindings {
+            weights: Bound::Buffer(part.buffer.clone()),
+            constants: first.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone())),
+            ..Bindings::default()
+        };
+        let rows = |n: usize| group.iter().map(|(_, q)| q.rows.div_ceil(n)).sum::<usize>();
+        let format = Some(first.weight.dtype);
+        let few = x.n <= FEW || experts.ids != 0;
+        if !few && x.halves != 0 {
+            let kernel = Kernel { format, ..Kernel::plain("matmul_coop", &[]) };
+            return self.add(kernel, bindings, params, [x.n.div_ceil(128), rows(128), 1]);
+        }
+        if !few {
+            let kernel = Kernel { format, ..Kernel::plain("matmul", &[]) };
+            return self.add(kernel, bindings, params, [rows(64), x.n.div_ceil(64), 1]);
+        }
+        let subgroup = self.target.device.abilities.subgroup.filter(|n| THREADS.is_multiple_of(*n));
+        let mut constants = vec![constant("WG", THREADS), constant("ROWS", ROWS)];
+        let (mut name, mut tokens, mut row_groups) = ("matvec", 1, rows(ROWS as usize));
+        if fast {
+            name = "matvec_fast";
+            tokens = if experts.ids != 0 { 1 } else { x.n.next_power_of_two().min(4) };
+            constants.push(constant("TOKENS", tokens as u32));
+            constants.push(constant("PARTS", 1 + u32::from(gated)));
+        }
+        if gated {
+            row_groups = part.rows.div_ceil(ROWS as usize);
+        }
+        let kernel = Kernel { name, format, constants, subgroup };
+        let [columns, lines, _] = grid_of(row_groups);
+        self.add(kernel, bindings, params, [columns, x.n.div_ceil(tokens), lines])
+    }
+}
