@@ -37,8 +37,13 @@ demo: smollm2 stage ## Stream a completion from a small real model, through the 
 test: test-rust test-package ## Run every test, of the crate and of the installed package
 
 test-rust: test-data ## Run the crate's tests: units, kernels, models, headers, exported names, llama.cpp side by side
-	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev $(VULKAN)=mesa-vulkan-drivers $(LOADER)=libvulkan1
+	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev
 	$(CARGO) test --locked
+
+test-gpu: ## Run the GPU backend's tests (feature `gpu`), on Mesa's software adapter where there is no other
+	./tests/need.sh gcc $(VULKAN)=mesa-vulkan-drivers $(LOADER)=libvulkan1
+	$(CARGO) test --locked --features gpu --test gpu
+	$(CARGO) test --locked --features gpu --lib gpu
 
 test-package: smollm2 ## Build the C examples against the installed package with ctest, run them, also under valgrind
 	./tests/need.sh gcc g++ cmake valgrind pkg-config
