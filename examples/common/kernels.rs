@@ -99,9 +99,9 @@ pub fn matmul_quantized(isa: Isa, w: &Matrix, rows: Range<usize>, x: &[f32], wor
     let sink = &mut Out { values: out, m: rows.len(), from: rows.start };
     let (width, weights) = (x_blocks(w.k), w.weights());
     if has_integer_kernels(w.dtype) {
-        isa.run(Product { w: weights, rows, x: Rows::new(blocks, width, width, n), scratch, sink });
+        Product { w: weights, rows, x: Rows::new(blocks, width, width, n), scratch, sink }.compute(isa);
     } else {
-        isa.run(FloatProduct { w: weights, rows, x: Rows::new(x, w.k, w.k, n), scratch, sink });
+        FloatProduct { w: weights, rows, x: Rows::new(x, w.k, w.k, n), scratch, sink }.compute(isa);
     }
 }
 
@@ -184,7 +184,7 @@ impl Attention {
         work.q.extend_from_slice(&self.queries);
         work.sums.resize(n_q * self.d, 0.0);
         work.out.resize(n_q, Partial::EMPTY);
-        isa.run(AttentionTask {
+        AttentionTask {
             common: Common {
                 k: kv,
                 v: kv,
@@ -201,7 +201,8 @@ impl Attention {
             out: &mut work.out,
             sums: &mut work.sums,
             scratch: &mut work.scratch,
-        });
+        }
+        .compute(isa);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Products of weights of any type with f32 activations: f32, f16 and bf16 weights, and the formats without integer
 //! kernels. Rows are converted to f32 piece by piece in cache; many tokens sweep over panels of 32 converted rows.
 
-use super::kernels::Kernel;
+use super::kernels::{Isa, Kernel};
 use super::product::{Sink, Weights};
 use super::rows::to_float;
 use super::scratch::Scratch;
@@ -28,6 +28,15 @@ pub struct FloatProduct<'a> {
     pub scratch: &'a mut Scratch,
     /// Gets the results.
     pub sink: &'a mut dyn Sink,
+}
+
+impl FloatProduct<'_> {
+    /// Computes with an instruction set. The one place that enters this kernel: every other one would be compiled anew, with
+    /// all its formats and instruction sets.
+    #[inline(never)]
+    pub fn compute(self, isa: Isa) {
+        isa.run(self);
+    }
 }
 
 impl Kernel for FloatProduct<'_> {

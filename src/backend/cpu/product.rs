@@ -3,7 +3,7 @@
 
 use super::act::{X_BLOCK, XBlock, x_blocks};
 use super::formats::{Format, FormatVisitor, ScaleVectors, Zero, with_format};
-use super::kernels::Kernel;
+use super::kernels::{Isa, Kernel};
 use super::scratch::Scratch;
 use super::simd::{BytesOf, Lanes, PANEL_ROWS, PanelI8, Rows, Simd};
 use crate::quant::DType;
@@ -59,6 +59,15 @@ pub struct Product<'a> {
     pub scratch: &'a mut Scratch,
     /// Gets the results.
     pub sink: &'a mut dyn Sink,
+}
+
+impl Product<'_> {
+    /// Computes with an instruction set. The one place that enters this kernel: every other one would be compiled anew, with
+    /// all its formats and instruction sets.
+    #[inline(never)]
+    pub fn compute(self, isa: Isa) {
+        isa.run(self);
+    }
 }
 
 impl Kernel for Product<'_> {
@@ -506,13 +515,14 @@ mod tests {
             isa.run(QuantizeRow { x: &random.floats(k), blocks });
         }
         let mut sink = Store { m, out: vec![f32::NAN; n * m] };
-        isa.run(Product {
+        Product {
             w: Weights { dtype, data: &data, k, m },
             rows: 0..m,
             x: Rows::new(&x, width, width, n),
             scratch: &mut Scratch::default(),
             sink: &mut sink,
-        });
+        }
+        .compute(isa);
         let expected: Vec<f64> = x
             .chunks_exact(width)
             .flat_map(|x| {

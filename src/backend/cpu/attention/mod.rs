@@ -9,7 +9,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
-use super::kernels::Kernel;
+use super::kernels::{Isa, Kernel};
 use super::scratch::Scratch;
 use super::simd::Simd;
 use crate::graph::Mask;
@@ -88,6 +88,15 @@ pub struct AttentionTask<'a> {
     pub sums: &'a mut [f32],
     /// Memory for converted blocks.
     pub scratch: &'a mut Scratch,
+}
+
+impl AttentionTask<'_> {
+    /// Computes with an instruction set. The one place that enters this kernel: every other one would be compiled anew, with
+    /// all its formats and instruction sets.
+    #[inline(never)]
+    pub fn compute(self, isa: Isa) {
+        isa.run(self);
+    }
 }
 
 impl Kernel for AttentionTask<'_> {

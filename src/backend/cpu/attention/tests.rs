@@ -154,7 +154,7 @@ fn every_shape_type_and_mask() {
         for isa in available() {
             let (mut q, mut out, mut sums) =
                 (case.q.clone(), vec![Partial::EMPTY; n_q], vec![f32::NAN; expected.len()]);
-            isa.run(AttentionTask {
+            AttentionTask {
                 common: Common {
                     k: case.view(0),
                     v: case.view(1),
@@ -171,7 +171,8 @@ fn every_shape_type_and_mask() {
                 out: &mut out,
                 sums: &mut sums,
                 scratch: &mut Scratch::default(),
-            });
+            }
+            .compute(isa);
             let mut found = vec![f32::NAN; expected.len()];
             for ((state, sums), found) in out.iter().zip(sums.chunks(case.d[1])).zip(found.chunks_mut(case.d[1])) {
                 finish(std::iter::once((*state, sums)), None, found);
@@ -215,7 +216,7 @@ fn queries_are_at_least_as_exact_as_theirs() {
             let (heads_kv, tokens, rows) = (case.heads_kv.clone(), 0..case.n_tokens, case.rows.clone());
             let (q, states, totals) = (&mut q, &mut out, &mut sums);
             let scratch = &mut Scratch::default();
-            isa.run(AttentionTask { common, heads_kv, tokens, rows, q, out: states, sums: totals, scratch });
+            AttentionTask { common, heads_kv, tokens, rows, q, out: states, sums: totals, scratch }.compute(isa);
             let mut found = vec![0.0; expected.len()];
             for ((state, sums), found) in out.iter().zip(sums.chunks(case.d[1])).zip(found.chunks_mut(case.d[1])) {
                 finish(std::iter::once((*state, sums)), None, found);

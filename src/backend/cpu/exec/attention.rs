@@ -152,7 +152,7 @@ impl Run<'_> {
                 let (token, head) = place(i);
                 self.head(&a.q, &q, head, token, query)?;
             }
-            self.isa.run(AttentionTask {
+            AttentionTask {
                 common,
                 heads_kv: heads_kv.clone(),
                 tokens: tokens.clone(),
@@ -161,7 +161,8 @@ impl Run<'_> {
                 out: states,
                 sums,
                 scratch: &mut worker.scratch,
-            });
+            }
+            .compute(self.isa);
             for (i, (state, sums)) in states.iter().zip(sums.chunks_exact(d_v.max(1))).enumerate() {
                 let (token, head) = place(i);
                 if n_splits > 1 {

@@ -283,9 +283,9 @@ fn multiply(
 ) {
     let w = operands.w;
     if operands.takes_blocks {
-        isa.run(Product { w, rows, x: acts.blocks.rows(tokens), scratch, sink });
+        Product { w, rows, x: acts.blocks.rows(tokens), scratch, sink }.compute(isa);
     } else {
-        isa.run(FloatProduct { w, rows, x: acts.floats.rows(tokens), scratch, sink });
+        FloatProduct { w, rows, x: acts.floats.rows(tokens), scratch, sink }.compute(isa);
     }
 }
 

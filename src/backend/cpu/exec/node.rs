@@ -380,7 +380,7 @@ impl Run<'_> {
                 // SAFETY: the blocks are complete since the barrier.
                 to.copy_from_slice(unsafe { self.blocks.read(from * n_blocks, n_blocks) });
             }
-            self.isa.run(Product { w, rows, x: Rows::new(blocks, n_blocks, n_blocks, n), scratch, sink });
+            Product { w, rows, x: Rows::new(blocks, n_blocks, n_blocks, n), scratch, sink }.compute(self.isa);
         } else {
             let [bytes] = collected.split([n * k * 4]);
             let floats: &mut [f32] = bytemuck::cast_slice_mut(bytes);
@@ -388,7 +388,7 @@ impl Run<'_> {
                 // SAFETY: the rows are complete since the barrier.
                 to.copy_from_slice(unsafe { self.floats.read(from * k, k) });
             }
-            self.isa.run(FloatProduct { w, rows, x: Rows::new(floats, k, k, n), scratch, sink });
+            FloatProduct { w, rows, x: Rows::new(floats, k, k, n), scratch, sink }.compute(self.isa);
         }
     }
 }
