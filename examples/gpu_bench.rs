@@ -36,7 +36,7 @@ impl log::Log for Log {
 }
 
 fn main() -> Result<()> {
-    log::set_logger(&Log)?;
+    log::set_logger(&Log).map_err(|e| e.to_string())?;
     log::set_max_level(log::LevelFilter::Info);
     let mut args = std::env::args().skip(1);
     let (mut path, mut depths, mut kv, mut sequences, mut repeat) = (None, vec![0], DType::F16, 0, 3);
