@@ -62,55 +62,88 @@ pub struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Computes with an instruction set. The one place that enters this kernel: every other one would be compiled anew, with
-    /// all its formats and instruction sets.
+    /// Computes with an instruction set. Each format and number of tokens is entered by itself: one function with all of them
+    /// would keep the compiler busy for minutes, once for each place that calls it.
     #[inline(never)]
     pub fn compute(self, isa: Isa) {
-        isa.run(self);
-    }
-}
-
-impl Kernel for Product<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
         assert_eq!(self.x.width(), x_blocks(self.w.k));
         assert!(self.w.k.is_multiple_of(32));
         assert!(self.rows.end <= self.w.m);
         let dtype = self.w.dtype;
-        with_format(dtype, Run { s, product: self }).expect("callers ask has_integer_kernels");
+        with_format(dtype, Compute { isa, product: self }).expect("callers ask has_integer_kernels");
     }
 }
 
-struct Run<'a, S: Simd> {
-    s: S,
+struct Compute<'a> {
+    isa: Isa,
     product: Product<'a>,
 }
 
-impl<S: Simd> FormatVisitor for Run<'_, S> {
+impl FormatVisitor for Compute<'_> {
     type Out = ();
 
-    #[inline(always)]
     fn visit<F: Format>(self) {
-        let Product { w, rows, x, scratch, sink } = self.product;
+        let Compute { isa, product: Product { w, rows, x, scratch, sink } } = self;
         let blocks = crate::quant::blocks::<F>(w.data).expect("callers align weights");
-        let blocks = Rows::new(blocks, w.k / F::LEN, w.k / F::LEN, w.m);
+        let w = Rows::new(blocks, w.k / F::LEN, w.k / F::LEN, w.m);
         if x.n() >= PANEL_TOKENS {
-            panels::<S, F>(self.s, blocks, rows, x, scratch, sink);
+            isa.run(Panels { w, rows, x, scratch, sink });
             return;
         }
         let mut from = 0;
         while from < x.n() {
-            from += match x.n() - from {
-                1 => in_place::<S, F, 1>(self.s, blocks, rows.clone(), x, from, sink),
-                2 => in_place::<S, F, 2>(self.s, blocks, rows.clone(), x, from, sink),
-                3 => in_place::<S, F, 3>(self.s, blocks, rows.clone(), x, from, sink),
-                4 => in_place::<S, F, 4>(self.s, blocks, rows.clone(), x, from, sink),
-                5 | 6 => in_place::<S, F, 6>(self.s, blocks, rows.clone(), x, from, sink),
-                _ => in_place::<S, F, 8>(self.s, blocks, rows.clone(), x, from, sink),
+            let (rest, rows, sink) = (x.rows(from..x.n()), rows.clone(), Moved { sink: &mut *sink, by: from });
+            from += match rest.n() {
+                1 => isa.run(InPlace::<F, 1> { w, rows, x: rest, sink }),
+                2 => isa.run(InPlace::<F, 2> { w, rows, x: rest, sink }),
+                3 | 4 => isa.run(InPlace::<F, 4> { w, rows, x: rest, sink }),
+                5 | 6 => isa.run(InPlace::<F, 6> { w, rows, x: rest, sink }),
+                _ => isa.run(InPlace::<F, 8> { w, rows, x: rest, sink }),
             };
         }
+    }
+}
+
+/// Numbers tokens from `by` on.
+struct Moved<'a> {
+    sink: &'a mut dyn Sink,
+    by: usize,
+}
+
+/// Rows times the first `T` tokens or fewer; returns how many.
+struct InPlace<'a, F, const T: usize> {
+    w: Rows<'a, F>,
+    rows: Range<usize>,
+    x: Rows<'a, XBlock>,
+    sink: Moved<'a>,
+}
+
+impl<F: Format, const T: usize> Kernel for InPlace<'_, F, T> {
+    type Out = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        let Self { w, rows, x, sink } = self;
+        if S::VECTORS { in_place::<S, F, T>(s, w, rows, x, sink) } else { in_place::<S, F, 1>(s, w, rows, x, sink) }
+    }
+}
+
+/// Rows times all tokens, by panels.
+struct Panels<'a, F> {
+    w: Rows<'a, F>,
+    rows: Range<usize>,
+    x: Rows<'a, XBlock>,
+    scratch: &'a mut Scratch,
+    sink: &'a mut dyn Sink,
+}
+
+impl<F: Format> Kernel for Panels<'_, F> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { w, rows, x, scratch, sink } = self;
+        panels::<S, F>(s, w, rows, x, scratch, sink);
     }
 }
 
@@ -120,21 +153,20 @@ const AHEAD: usize = 3072;
 /// Rows whose sums are completed together.
 const SUMS: usize = 8;
 
-/// Up to `T` tokens from `from` on; returns how many.
+/// The first `T` tokens or fewer; returns how many.
 #[inline(always)]
 fn in_place<S: Simd, F: Format, const T: usize>(
     s: S,
     w: Rows<'_, F>,
     rows: Range<usize>,
     x: Rows<'_, XBlock>,
-    from: usize,
-    sink: &mut dyn Sink,
+    sink: Moved<'_>,
 ) -> usize {
     let mut tokens: [&[XBlock]; T] = [&[]; T];
-    let n_tokens = T.min(x.n() - from);
+    let n_tokens = T.min(x.n());
     for (t, token) in tokens.iter_mut().enumerate() {
         // Absent tokens repeat the last one.
-        *token = x.row(from + t.min(n_tokens - 1));
+        *token = x.row(t.min(n_tokens - 1));
     }
     for first in rows.clone().step_by(PANEL_ROWS) {
         let n_rows = PANEL_ROWS.min(rows.end - first);
@@ -151,7 +183,7 @@ fn in_place<S: Simd, F: Format, const T: usize>(
             }
         }
         for (t, out) in out.iter().enumerate().take(n_tokens) {
-            sink.put(from + t, first, &out[..n_rows]);
+            sink.sink.put(sink.by + t, first, &out[..n_rows]);
         }
     }
     n_tokens

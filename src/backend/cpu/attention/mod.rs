@@ -91,19 +91,10 @@ pub struct AttentionTask<'a> {
 }
 
 impl AttentionTask<'_> {
-    /// Computes with an instruction set. The one place that enters this kernel: every other one would be compiled anew, with
-    /// all its formats and instruction sets.
+    /// Computes with an instruction set. The one place that enters these kernels: every other one would be compiled anew, with
+    /// all types and instruction sets.
     #[inline(never)]
     pub fn compute(self, isa: Isa) {
-        isa.run(self);
-    }
-}
-
-impl Kernel for AttentionTask<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
         let n_q = self.tokens.len() * self.common.group;
         let n_all = n_q * self.heads_kv.len();
         let (d_k, d_v) = (self.common.k.d, self.common.v.d);
@@ -113,11 +104,32 @@ impl Kernel for AttentionTask<'_> {
             return;
         }
         if n_q < MANY_QUERIES {
-            few::run(s, self);
+            isa.run(Few(self));
         } else {
             assert!(self.heads_kv.len() == 1, "many queries of several KV heads");
-            many::run(s, self);
+            isa.run(Many(self));
         }
+    }
+}
+
+struct Few<'a>(AttentionTask<'a>);
+struct Many<'a>(AttentionTask<'a>);
+
+impl Kernel for Few<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        few::run(s, self.0);
+    }
+}
+
+impl Kernel for Many<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        many::run(s, self.0);
     }
 }
 

@@ -144,6 +144,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Whether weights that need all 8 bits are multiplied as `u - 128`: such formats have the offset 128, which then needs
     /// no correction by minima.
     const WIDE_IS_SIGNED: bool;
+    /// Whether it has vectors: what exists only to fill them is left out where there are none.
+    const VECTORS: bool = true;
 
     /// Its operations on 32 bytes.
     fn lanes(self) -> Self::Lanes;

@@ -208,6 +208,7 @@ impl Simd for Scalar {
     type Lanes = Scalar;
     const FMA: bool = false;
     const WIDE_IS_SIGNED: bool = false;
+    const VECTORS: bool = false;
 
     #[inline(always)]
     fn lanes(self) -> Scalar {
