@@ -104,8 +104,8 @@ stage:
 # The GPU backend's tests run on Mesa's software adapter where there is no other.
 VULKAN = $(firstword $(wildcard /usr/share/vulkan/icd.d/*.json) /usr/share/vulkan/icd.d/lvp_icd.json)
 LOADER = $(firstword $(wildcard /usr/lib/*/libvulkan.so.1 /usr/lib/libvulkan.so.1 /usr/lib64/libvulkan.so.1) /usr/lib/libvulkan.so.1)
-# bindgen loads libclang at run time.
-LIBCLANG = $(firstword $(wildcard /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/libclang*.so*) /usr/lib/libclang.so)
+# bindgen loads libclang at run time; libclang-cpp, which Mesa needs, is another library.
+LIBCLANG = $(firstword $(wildcard /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/libclang.so* /usr/lib/*/libclang-[0-9]*.so*) /usr/lib/libclang.so)
 
 headers: ## Write include/*.h and the list of exported names anew from src/capi (the tests compare them)
 	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev

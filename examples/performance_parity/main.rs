@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! cargo run --release --example performance_parity -- [--quick] [--only PATTERN] [--threads N] [--out FOLDER]
-//!                                                     [--docs FILE] [--keep] [--list]
+//!                                                     [--docs FILE] [--limit SECONDS] [--keep] [--list]
 //! ```
 //!
 //! Writes `results.json` (docs/performance.schema.json describes it), `index.html` and a copy of the results for trends
 //! into a folder, by default target/performance; with `--docs` also a page in Markdown. `--quick` measures little and
-//! roughly, to see that everything runs. `--only` takes part of a row's name. Models are looked for in
+//! roughly, to see that everything runs. `--only` takes part of a row's name. `--limit` begins nothing new after so many seconds. Models are looked for in
 //! `$INFER_TEST_DATA`, where `make test-data` puts them; those of 1B and 8B are made in target/bench-models and removed
 //! after use, unless `--keep` is given. `make bench` runs it.
 //!
@@ -149,6 +149,7 @@ struct Options {
     quick: bool,
     keep: bool,
     only: Option<String>,
+    limit: f64,
     threads: usize,
     out: PathBuf,
     docs: Option<PathBuf>,
@@ -183,6 +184,7 @@ fn parse(args: &[String]) -> Result<Options> {
         quick: false,
         keep: false,
         only: None,
+        limit: f64::INFINITY,
         threads: processors.min(2),
         out: root.join("target/performance"),
         docs: None,
@@ -194,6 +196,7 @@ fn parse(args: &[String]) -> Result<Options> {
             "--quick" => o.quick = true,
             "--keep" => o.keep = true,
             "--only" => o.only = Some(value()?.to_lowercase()),
+            "--limit" => o.limit = value()?.parse()?,
             "--threads" => o.threads = value()?.parse::<usize>()?.max(1),
             "--out" => o.out = value()?.into(),
             "--docs" => o.docs = Some(value()?.into()),
@@ -216,7 +219,13 @@ fn measure(o: &Options) -> Result<Report> {
     let matches = |id: &str| o.only.as_ref().is_none_or(|part| id.to_lowercase().contains(part));
     let mut rows: Vec<Entry> = Vec::new();
     for case in CASES.iter().filter(|case| (case.quick || !o.quick) && case.rows.iter().any(|id| matches(id))) {
-        eprintln!("{:5.0} s  {}", start.elapsed().as_secs_f64(), case.rows.join(" "));
+        let elapsed = start.elapsed().as_secs_f64();
+        if elapsed > o.limit {
+            let why = format!("not begun: the run was limited to {} s", o.limit);
+            rows.extend(case.rows.iter().map(|id| failed(id, &why)));
+            continue;
+        }
+        eprintln!("{elapsed:5.0} s  {}", case.rows.join(" "));
         match (case.run)(&lab) {
             Ok(found) => rows.extend(found),
             Err(e) => rows.extend(case.rows.iter().map(|id| failed(id, &e.to_string()))),
