@@ -235,9 +235,13 @@ fn caches_of_other_types_cost_no_more() {
 fn weights_of_other_types_answer_alike() {
     for dtype in [DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0] {
         let pair = Pair::new(Tiny { dtype, ..Tiny::new("llama", "typed") });
-        let quantized = dtype.block_size() > 1;
-        // llama.cpp rounds activations to the type that its kernels multiply.
-        let nmse = if quantized { 5e-3 } else { MAX_NMSE };
+        // llama.cpp rounds activations to the type that its kernels multiply: for bf16 to 8 bits of mantissa, which alone is
+        // 0.9e-4 to 1.1e-4 from the exact answer, by the processor that picks its kernels.
+        let nmse = match dtype {
+            DType::BF16 => 2e-4,
+            _ if dtype.block_size() > 1 => 5e-3,
+            _ => MAX_NMSE,
+        };
         pair.check(dtype.name(), &Setup::default(), scenario::prompt_then_steps, Limits { nmse, kl: 2.0 * nmse });
     }
 }
