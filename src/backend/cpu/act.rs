@@ -109,9 +109,9 @@ fn quantize_block<S: Simd>(s: S, x: &[f32; X_BLOCK], block: &mut XBlock) {
     let ones = [l.splat(1); 8];
     let mut d = [0.0; 8];
     l.store_f32(&mut d, l.load_f32(&block.d));
-    let sums = l.to_f32(s.dot_groups::<1>(ones, &block.q));
+    let sums = l.to_f32(s.dot_groups::<1>(ones, rows));
     l.store_f32(&mut block.sum, l.mul(sums, l.load_f32(&d)));
-    let halves = s.dot_halves::<1>(ones, &block.q);
+    let halves = s.dot_halves::<1>(ones, rows);
     let (four, other) = (l.load_twice(&[d[0], d[1], d[2], d[3]]), l.load_twice(&[d[4], d[5], d[6], d[7]]));
     let [low, high] = block.halves.as_chunks_mut::<8>().0 else { unreachable!("sixteen halves") };
     l.store_f32(low, l.mul(l.to_f32(halves[0]), four));

@@ -91,6 +91,11 @@ impl Isa {
         }
     }
 
+    /// Whether panels are unpacked 64 bytes at a time.
+    pub fn unpacks_wide(self) -> bool {
+        self.name() == "avx512"
+    }
+
     /// Runs a kernel with these instructions.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Out {

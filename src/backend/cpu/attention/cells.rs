@@ -4,22 +4,13 @@ use crate::backend::cpu::simd::Lanes;
 use crate::quant::legacy::Q8_0;
 use half::f16;
 
-/// A type whose rows kernels read in place. Rows have a multiple of eight elements, and of [`Cells::SHARE`] eights.
+/// A type whose rows kernels read in place as floats. Rows have a multiple of eight elements.
 pub trait Cells {
-    /// Eights that share a scale.
-    const SHARE: usize = 1;
-
-    /// The scale of eight `i` and its neighbours, in all lanes.
-    ///
-    /// # Safety
-    /// `row` points to a row of more than `8 * i` elements.
-    unsafe fn scale<L: Lanes>(l: L, row: *const u8, i: usize) -> L::F;
-
-    /// Elements `8 * i ..`, given their scale.
+    /// Elements `8 * i ..`.
     ///
     /// # Safety
     /// `row` points to a row of at least `8 * i + 8` elements.
-    unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize, scale: L::F) -> L::F;
+    unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize) -> L::F;
 }
 
 /// Rows of f32, aligned to 4.
@@ -31,11 +22,7 @@ pub struct BF16;
 
 impl Cells for F32 {
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(l: L, _: *const u8, _: usize) -> L::F {
-        l.zero()
-    }
-    #[inline(always)]
-    unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize, _: L::F) -> L::F {
+    unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize) -> L::F {
         // SAFETY: the row has these elements, as the caller says, and is aligned.
         l.load_f32(unsafe { &*row.add(32 * i).cast() })
     }
@@ -43,11 +30,7 @@ impl Cells for F32 {
 
 impl Cells for F16 {
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(l: L, _: *const u8, _: usize) -> L::F {
-        l.zero()
-    }
-    #[inline(always)]
-    unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize, _: L::F) -> L::F {
+    unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize) -> L::F {
         // SAFETY: the row has these elements, as the caller says.
         l.load_f16(unsafe { &*row.add(16 * i).cast() })
     }
@@ -55,29 +38,9 @@ impl Cells for F16 {
 
 impl Cells for BF16 {
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(l: L, _: *const u8, _: usize) -> L::F {
-        l.zero()
-    }
-    #[inline(always)]
-    unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize, _: L::F) -> L::F {
+    unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize) -> L::F {
         // SAFETY: the row has these elements, as the caller says.
         l.load_bf16(unsafe { &*row.add(16 * i).cast() })
-    }
-}
-
-impl Cells for Q8_0 {
-    const SHARE: usize = 4;
-
-    #[inline(always)]
-    unsafe fn scale<L: Lanes>(l: L, row: *const u8, i: usize) -> L::F {
-        // SAFETY: the row has this block, as the caller says.
-        unsafe { block_scale(l, row, i / 4) }
-    }
-    #[inline(always)]
-    unsafe fn eight<L: Lanes>(l: L, row: *const u8, i: usize, scale: L::F) -> L::F {
-        // SAFETY: the row has this block, as the caller says; its bytes follow the scale.
-        let bytes = unsafe { &*row.add(size_of::<Q8_0>() * (i / 4) + 2 + 8 * (i % 4)).cast() };
-        l.mul(l.widen_i8(bytes), scale)
     }
 }
 

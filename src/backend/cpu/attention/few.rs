@@ -1,30 +1,29 @@
 //! Few queries per KV head, as when single tokens are decoded: the rows are read where they lie and used for all queries
 //! while they are in registers. Types without a vector form here are converted to f32 block by block.
 
-use super::cells::{BF16, Cells, F16, F32, block_bytes, block_scale};
+use super::cells::{BF16, Cells, F16, F32};
 use super::softmax::{bias, soften};
+use super::words::{score_words, sixteen_bits, weigh_words};
 use super::{AttentionTask, KvView, seeing, seen};
-use crate::backend::cpu::math;
 use crate::backend::cpu::rows::to_float;
 use crate::backend::cpu::simd::{Lanes, Simd};
 use crate::quant::DType;
-use crate::quant::legacy::Q8_0;
 use std::ops::Range;
 
 /// KV rows between two steps of the softmax. A multiple of 16 and of every number of rows that are scored together.
-const BLOCK: usize = 48;
+pub(super) const BLOCK: usize = 48;
 
 /// Queries that share the elements in registers at most.
-const MAX_TILE: usize = 4;
+pub(super) const MAX_TILE: usize = 4;
 
 /// Rows of a block, in the cache or converted.
 #[derive(Clone, Copy)]
-struct BlockRows<'a> {
+pub(super) struct BlockRows<'a> {
     /// How to read them.
     dtype: DType,
     data: &'a [u8],
     stride: usize,
-    n: usize,
+    pub(super) n: usize,
     /// Bytes of a row that are read.
     size: usize,
 }
@@ -32,7 +31,7 @@ struct BlockRows<'a> {
 impl BlockRows<'_> {
     /// The first row and the distance to the next.
     #[inline(always)]
-    fn pointer(&self) -> (*const u8, usize) {
+    pub(super) fn pointer(&self) -> (*const u8, usize) {
         assert!(self.n > 0 && (self.n - 1) * self.stride + self.size <= self.data.len());
         (self.data.as_ptr(), self.stride)
     }
@@ -177,18 +176,6 @@ fn tile(n: usize) -> usize {
     }
 }
 
-/// Rounds a query to 16 bits; returns the unit.
-#[inline(always)]
-fn sixteen_bits(q: &[f32], words: &mut [i16]) -> f32 {
-    let max = q.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
-    let unit = max / 32767.0;
-    let inverse = if unit > 0.0 { 1.0 / unit } else { 0.0 };
-    for (w, q) in words.iter_mut().zip(q) {
-        *w = math::round(q * inverse) as i16;
-    }
-    unit
-}
-
 /// Scores of up to [`MAX_TILE`] queries (`stride` elements each) with all rows: `scores[query][row]`, with arbitrary values
 /// beyond the last row.
 #[inline(always)]
@@ -240,7 +227,7 @@ fn score_tile<S: Simd, C: Cells, const Q: usize, const R: usize>(
         for i in 0..stride / 8 {
             for r in 0..R {
                 // SAFETY: `pointer` checked that all rows lie in their data, with `stride` elements each.
-                let k = unsafe { C::eight(l, at[r], i, C::scale(l, at[r], i)) };
+                let k = unsafe { C::eight(l, at[r], i) };
                 for (a, dots) in dots.iter_mut().enumerate() {
                     // SAFETY: the assertion above: each of the Q queries has `stride` elements.
                     let q = l.load_f32(unsafe { &*q.as_ptr().add(a * stride + 8 * i).cast() });
@@ -252,64 +239,9 @@ fn score_tile<S: Simd, C: Cells, const Q: usize, const R: usize>(
     }
 }
 
-/// The same for rows of q8_0 and queries of 16 bits, in `units`.
-#[inline(always)]
-fn score_words<S: Simd>(
-    s: S,
-    rows: BlockRows<'_>,
-    q: &[i16],
-    stride: usize,
-    units: &[f32],
-    scores: &mut [f32],
-    ahead: Ahead,
-) {
-    match *units {
-        [a] => words_tile::<S, 1, 4>(s, rows, q, stride, &[a], scores, ahead),
-        [a, b] => words_tile::<S, 2, 2>(s, rows, q, stride, &[a, b], scores, ahead),
-        [a, b, c] => words_tile::<S, 3, 2>(s, rows, q, stride, &[a, b, c], scores, ahead),
-        [a, b, c, d] => words_tile::<S, 4, 2>(s, rows, q, stride, &[a, b, c, d], scores, ahead),
-        _ => {}
-    }
-}
-
-#[inline(always)]
-fn words_tile<S: Simd, const Q: usize, const R: usize>(
-    s: S,
-    rows: BlockRows<'_>,
-    q: &[i16],
-    stride: usize,
-    units: &[f32; Q],
-    scores: &mut [f32],
-    ahead: Ahead,
-) {
-    let l = s.lanes();
-    let (base, row_stride) = rows.pointer();
-    assert!(q.len() == Q * stride && scores.len() == Q * BLOCK && rows.n <= BLOCK && stride.is_multiple_of(32));
-    for first in (0..rows.n).step_by(R) {
-        let mut at = [base; R];
-        for (r, at) in at.iter_mut().enumerate() {
-            *at = base.wrapping_add((first + r).min(rows.n - 1) * row_stride);
-            ahead.row(l, first + r);
-        }
-        let mut dots = [[l.zero(); R]; Q];
-        for b in 0..stride / 32 {
-            for r in 0..R {
-                // SAFETY: `pointer` checked that all rows lie in their data, with `stride` elements each.
-                let (k, d) = unsafe { (l.widen_i16(block_bytes(at[r], b)), block_scale(l, at[r], b)) };
-                for (a, dots) in dots.iter_mut().enumerate() {
-                    // SAFETY: the assertion above: each of the Q queries has `stride` elements.
-                    let q = unsafe { &*q.as_ptr().add(a * stride + 32 * b).cast() };
-                    dots[r] = l.mul_add_lanes(dots[r], l.dot_i16(k, q), d);
-                }
-            }
-        }
-        put_scores::<S, Q, R>(s, dots, units, first, scores);
-    }
-}
-
 /// Adds up lanes four by four, and writes the scores of rows `first ..`.
 #[inline(always)]
-fn put_scores<S: Simd, const Q: usize, const R: usize>(
+pub(super) fn put_scores<S: Simd, const Q: usize, const R: usize>(
     s: S,
     dots: [[<S::Lanes as Lanes>::F; R]; Q],
     units: &[f32; Q],
@@ -332,7 +264,7 @@ fn put_scores<S: Simd, const Q: usize, const R: usize>(
 /// What will be read after the scores of a block: the values of the block and the keys of the next. Asked for row by row
 /// while the scores are computed.
 #[derive(Clone, Copy)]
-struct Ahead {
+pub(super) struct Ahead {
     /// First rows, and bytes from row to row.
     rows: [(*const u8, usize); 2],
     /// Bytes of a row; 0: nothing is asked for.
@@ -355,7 +287,7 @@ impl Ahead {
     }
 
     #[inline(always)]
-    fn row<L: Lanes>(&self, l: L, i: usize) {
+    pub(super) fn row<L: Lanes>(&self, l: L, i: usize) {
         for ((first, stride), size) in self.rows.into_iter().zip(self.sizes) {
             if size == 0 {
                 return;
@@ -378,7 +310,7 @@ fn weigh<S: Simd>(s: S, rows: BlockRows<'_>, weights: &[f32], stride: usize, tot
     match rows.dtype {
         DType::F16 => weigh_cells::<S, F16>(s, rows, weights, stride, totals),
         DType::BF16 => weigh_cells::<S, BF16>(s, rows, weights, stride, totals),
-        DType::Q8_0 => weigh_cells::<S, Q8_0>(s, rows, weights, stride, totals),
+        DType::Q8_0 => weigh_words(s, rows, weights, stride, totals),
         _ => weigh_cells::<S, F32>(s, rows, weights, stride, totals),
     }
 }
@@ -463,15 +395,9 @@ fn add_row<S: Simd, C: Cells, const Q: usize, const N: usize>(
     let l = s.lanes();
     let row = rows.data.as_ptr().wrapping_add(r * rows.stride);
     let mut values = [l.zero(); N];
-    let mut scale = l.zero();
     for (j, value) in values.iter_mut().enumerate() {
         // SAFETY: the caller checked that all rows lie in their data, with these columns.
-        unsafe {
-            if j % C::SHARE == 0 {
-                scale = C::scale(l, row, first + j);
-            }
-            *value = C::eight(l, row, first + j, scale);
-        }
+        *value = unsafe { C::eight(l, row, first + j) };
     }
     for (a, sums) in sums.iter_mut().enumerate() {
         // SAFETY: the caller checked that there are Q times BLOCK weights, and `r < rows.n <= BLOCK`.

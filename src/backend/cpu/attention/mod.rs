@@ -8,6 +8,7 @@ mod many;
 mod softmax;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use super::kernels::{Isa, Kernel};
 use super::scratch::Scratch;

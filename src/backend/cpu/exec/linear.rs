@@ -7,7 +7,7 @@ use crate::backend::cpu::float_product::FloatProduct;
 use crate::backend::cpu::formats::has_integer_kernels;
 use crate::backend::cpu::kernels::Isa;
 use crate::backend::cpu::memory::Tensor;
-use crate::backend::cpu::product::{PANEL_TOKENS, Product, Sink, Weights};
+use crate::backend::cpu::product::{Product, Sink, Weights, panel_tokens};
 use crate::backend::cpu::scratch::Scratch;
 use crate::backend::cpu::simd::{PANEL_ROWS, Rows};
 use crate::backend::cpu::threads::Member;
@@ -16,8 +16,8 @@ use crate::graph::fuse::{Linear, Mat};
 use crate::graph::{GluOp, Graph, Op, UnaryOp, Value};
 use std::ops::Range;
 
-/// Tokens up to which rows are read in place and so may be split finely.
-const FEW_TOKENS: usize = PANEL_TOKENS - 1;
+/// Tokens from which multiplying takes far longer than reading.
+const MANY_TOKENS: usize = 48;
 
 /// Bytes of weights per item when few tokens are computed.
 const ITEM_BYTES: usize = 32 << 10;
@@ -134,12 +134,12 @@ impl Run<'_> {
     fn products(&self, m: &Member<'_>, scratch: &mut Scratch, l: &Linear, acts: Activations<'_>, n: usize) -> Part {
         let mut n_items = 0;
         for mat in &l.mats {
-            n_items += self.mat(mat)?.split(n, m.n_threads()).n_items();
+            n_items += self.mat(mat)?.split(self.isa, n, m.n_threads()).n_items();
         }
         while let Some(mut item) = m.take(n_items) {
             for mat in &l.mats {
                 let operands = self.mat(mat)?;
-                let split = operands.split(n, m.n_threads());
+                let split = operands.split(self.isa, n, m.n_threads());
                 if item >= split.n_items() {
                     item -= split.n_items();
                     continue;
@@ -167,7 +167,7 @@ impl Run<'_> {
         out: Tensor<'_>,
     ) -> Part {
         let n = out.value.ne[1];
-        let split = gate.split(n, m.n_threads());
+        let split = gate.split(self.isa, n, m.n_threads());
         if up.w.m != gate.w.m {
             return Err(Leave::Failed(Error::tensor(&out.value.name, "gate and up differ in shape")));
         }
@@ -213,7 +213,7 @@ impl Run<'_> {
 
 /// Bytes for the gates of an item.
 fn gate_size(l: &Linear, n: usize) -> usize {
-    let rows = if n <= FEW_TOKENS { MAX_ITEM_ROWS } else { PANEL_ROWS };
+    let rows = if n < MANY_TOKENS { MAX_ITEM_ROWS } else { PANEL_ROWS };
     if l.glu.is_none() { 0 } else { n * rows * 4 }
 }
 
@@ -241,15 +241,16 @@ pub struct Split {
 
 impl Split {
     /// Of the products of `n` tokens with the rows of `w`.
-    pub fn new(w: &Weights<'_>, n: usize, n_threads: usize) -> Split {
-        if n <= FEW_TOKENS {
+    pub fn new(w: &Weights<'_>, isa: Isa, n: usize, n_threads: usize) -> Split {
+        if n < MANY_TOKENS {
             // Even shares for the threads, in pieces that hide what taking them costs.
-            let rows = (ITEM_BYTES / w.row_size().max(1)).min(w.m.div_ceil(2 * n_threads)).next_multiple_of(4);
-            return Split { m: w.m, n, rows: rows.clamp(4, MAX_ITEM_ROWS), tokens: n };
+            let whole = if n < panel_tokens(isa, w.k) { 4 } else { PANEL_ROWS };
+            let rows = (ITEM_BYTES / w.row_size().max(1)).min(w.m.div_ceil(2 * n_threads)).next_multiple_of(whole);
+            return Split { m: w.m, n, rows: rows.clamp(whole, MAX_ITEM_ROWS), tokens: n };
         }
         // Few panels are shared by token, which unpacks them more than once.
         let panels = w.m.div_ceil(PANEL_ROWS);
-        let shares = (4 * n_threads).div_ceil(panels).clamp(1, n.div_ceil(48));
+        let shares = (4 * n_threads).div_ceil(panels).clamp(1, n.div_ceil(MANY_TOKENS));
         Split { m: w.m, n, rows: PANEL_ROWS, tokens: if n_threads == 1 { n } else { n.div_ceil(shares) } }
     }
 
@@ -267,8 +268,8 @@ impl Split {
 }
 
 impl Operands<'_> {
-    fn split(&self, n: usize, n_threads: usize) -> Split {
-        Split::new(&self.w, n, n_threads)
+    fn split(&self, isa: Isa, n: usize, n_threads: usize) -> Split {
+        Split::new(&self.w, isa, n, n_threads)
     }
 }
 

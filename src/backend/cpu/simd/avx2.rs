@@ -5,7 +5,7 @@
 //! value times the activation with the weight's sign.
 
 use super::{BytesOf, Emit, IntsOf, Lanes, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
-use crate::backend::cpu::act::{X_BLOCK, XBlock, half_index};
+use crate::backend::cpu::act::{XBlock, half_index};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX2, FMA and F16C.
@@ -43,6 +43,11 @@ impl Lanes for Avx2 {
     fn store(self, p: &mut [u8; 32], b: __m256i) {
         // SAFETY: AVX2 is there; the reference covers 32 bytes.
         unsafe { _mm256_storeu_si256(p.as_mut_ptr().cast(), b) }
+    }
+    #[inline(always)]
+    fn splat4(self, v: &[u8; 4]) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_set1_epi32(i32::from_ne_bytes(*v)) }
     }
     #[inline(always)]
     fn splat(self, v: u8) -> __m256i {
@@ -83,8 +88,9 @@ impl Lanes for Avx2 {
     fn nibbles(self, p: &[u8; 16]) -> __m256i {
         // SAFETY: AVX2 is there; the reference covers 16 bytes.
         let both = unsafe {
-            let packed = _mm_loadu_si128(p.as_ptr().cast());
-            _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(packed), _mm_srli_epi16::<4>(packed))
+            // Both halves come with the load, and are shifted by 0 and 4: no shuffle, of which a processor does few.
+            let packed = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.as_ptr().cast()));
+            _mm256_srlv_epi32(packed, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4))
         };
         self.and(both, self.splat(15))
     }
@@ -376,6 +382,42 @@ impl Lanes for Avx2 {
             _mm256_add_epi32(low, high)
         }
     }
+    type P = __m256i;
+    #[inline(always)]
+    fn pairs(self, a: &[u8; 16], b: &[u8; 16]) -> [__m256i; 2] {
+        // SAFETY: AVX2 is there; the references cover 16 bytes.
+        unsafe {
+            let a = _mm256_cvtepi8_epi16(_mm_loadu_si128(a.as_ptr().cast()));
+            let b = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.as_ptr().cast()));
+            [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
+        }
+    }
+    #[inline(always)]
+    fn add_pairs(self, acc: __m256i, pairs: __m256i, weights: [i16; 2]) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, splat_pair(weights))) }
+    }
+    #[inline(always)]
+    fn in_order(self, sums: [__m256i; 2]) -> [__m256i; 2] {
+        let [a, b] = sums;
+        // SAFETY: AVX2 is there.
+        unsafe { [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)] }
+    }
+    #[inline(always)]
+    fn zeros(self) -> __m256i {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_setzero_si256() }
+    }
+}
+
+/// A pair of weights in all lanes.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+pub(super) unsafe fn splat_pair([a, b]: [i16; 2]) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_set1_epi32(i32::from(a as u16) | i32::from(b) << 16) }
 }
 
 /// How many products of `vpmaddubsw` with weights up to `max` can be added in 16 bits.
@@ -456,13 +498,13 @@ impl Avx2 {
 
     /// Sums over the columns `from..to` of products, added in 16 bits as long as there is room.
     #[inline(always)]
-    fn sum_columns<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK], from: usize, to: usize) -> __m256i {
-        // SAFETY: AVX2 is there; the references cover 32 bytes.
+    fn sum_columns<const MAX: u8>(self, u: [__m256i; 8], q: [__m256i; 8], from: usize, to: usize) -> __m256i {
+        // SAFETY: AVX2 is there.
         unsafe {
             let (mut sum, mut partial) = (_mm256_setzero_si256(), _mm256_setzero_si256());
             let mut n_partial = 0;
-            for (i, (u, q)) in u.into_iter().zip(q.as_chunks::<32>().0).enumerate().take(to).skip(from) {
-                let products = self.products::<MAX>(u, _mm256_loadu_si256(q.as_ptr().cast()));
+            for (i, (u, q)) in u.into_iter().zip(q).enumerate().take(to).skip(from) {
+                let products = self.products::<MAX>(u, q);
                 partial = if n_partial == 0 { products } else { _mm256_add_epi16(partial, products) };
                 n_partial += 1;
                 if n_partial == room(MAX) || i + 1 == to {
@@ -476,11 +518,10 @@ impl Avx2 {
 
     /// All products of eight groups.
     #[inline(always)]
-    fn all_products<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> [__m256i; 8] {
+    fn all_products<const MAX: u8>(self, u: [__m256i; 8], q: [__m256i; 8]) -> [__m256i; 8] {
         let mut p = u;
-        for (p, q) in p.iter_mut().zip(q.as_chunks::<32>().0) {
-            // SAFETY: AVX2 is there; the reference covers 32 bytes.
-            *p = self.products::<MAX>(*p, unsafe { _mm256_loadu_si256(q.as_ptr().cast()) });
+        for (p, q) in p.iter_mut().zip(q) {
+            *p = self.products::<MAX>(*p, q);
         }
         p
     }
@@ -648,16 +689,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self> {
-        // SAFETY: AVX2 is there; the reference covers 32 bytes.
-        unsafe {
-            let q = _mm256_loadu_si256(q.as_ptr().cast());
-            self.widen_sums(self.products::<MAX>(u, q))
-        }
+    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: BytesOf<Self>) -> IntsOf<Self> {
+        self.widen_sums(self.products::<MAX>(u, q))
     }
 
     #[inline(always)]
-    fn dot_groups<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> __m256i {
+    fn dot_groups<const MAX: u8>(self, u: [__m256i; 8], q: [__m256i; 8]) -> __m256i {
         let [a, b] = self.join_products::<MAX>(self.all_products::<MAX>(u, q));
         // SAFETY: AVX2 is there.
         unsafe {
@@ -671,17 +708,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_columns<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> __m256i {
+    fn dot_columns<const MAX: u8>(self, u: [__m256i; 8], q: [__m256i; 8]) -> __m256i {
         self.sum_columns::<MAX>(u, q, 0, 8)
     }
 
     #[inline(always)]
-    fn dot_column_halves<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> [__m256i; 2] {
+    fn dot_column_halves<const MAX: u8>(self, u: [__m256i; 8], q: [__m256i; 8]) -> [__m256i; 2] {
         [self.sum_columns::<MAX>(u, q, 0, 4), self.sum_columns::<MAX>(u, q, 4, 8)]
     }
 
     #[inline(always)]
-    fn dot_halves<const MAX: u8>(self, u: [__m256i; 8], q: &[i8; X_BLOCK]) -> [__m256i; 2] {
+    fn dot_halves<const MAX: u8>(self, u: [__m256i; 8], q: [__m256i; 8]) -> [__m256i; 2] {
         let [a, b] = self.join_products::<MAX>(self.all_products::<MAX>(u, q));
         if room(MAX) < 4 { [a, b] } else { [self.widen_sums(a), self.widen_sums(b)] }
     }

@@ -4,9 +4,9 @@
 //! weights, scales and minima fill the 32 registers. Activations are broadcast from memory. Multiplications and additions
 //! of floats run on the same units as `vpdpbusd`, so per block of 32 only three of them are spent for each accumulator.
 
-use super::avx2::Avx2;
+use super::avx2::{Avx2, splat_pair};
 use super::{BytesOf, Emit, IntsOf, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
-use crate::backend::cpu::act::{X_BLOCK, XBlock, half_index};
+use crate::backend::cpu::act::{XBlock, half_index};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX-512 F, BW, VL and VNNI, and all that [`Avx2`] proves.
@@ -146,44 +146,93 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self> {
-        // SAFETY: VNNI and VL are there; the reference covers 32 bytes.
-        unsafe { _mm256_dpbusd_epi32(_mm256_setzero_si256(), u, _mm256_loadu_si256(q.as_ptr().cast())) }
+    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: BytesOf<Self>) -> IntsOf<Self> {
+        // SAFETY: VNNI and VL are there.
+        unsafe { _mm256_dpbusd_epi32(_mm256_setzero_si256(), u, q) }
     }
 
     #[inline(always)]
-    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> IntsOf<Self> {
         let [a, b] = self.dot_halves::<MAX>(u, q);
         // SAFETY: AVX2 is there.
         unsafe { _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)) }
     }
 
     #[inline(always)]
-    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> IntsOf<Self> {
         let [a, b] = self.dot_column_halves::<MAX>(u, q);
         // SAFETY: AVX2 is there.
         unsafe { _mm256_add_epi32(a, b) }
     }
 
     #[inline(always)]
-    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
-        // SAFETY: VNNI and VL are there; the references cover 32 bytes.
+    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> [IntsOf<Self>; 2] {
+        // SAFETY: VNNI and VL are there.
         unsafe {
             let mut sums = [_mm256_setzero_si256(); 2];
-            for (i, (u, q)) in u.into_iter().zip(q.as_chunks::<32>().0).enumerate() {
-                sums[i / 4] = _mm256_dpbusd_epi32(sums[i / 4], u, _mm256_loadu_si256(q.as_ptr().cast()));
+            for (i, (u, q)) in u.into_iter().zip(q).enumerate() {
+                sums[i / 4] = _mm256_dpbusd_epi32(sums[i / 4], u, q);
             }
             sums
         }
     }
 
     #[inline(always)]
-    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
+    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> [IntsOf<Self>; 2] {
         let mut dots = u;
-        for (dot, q) in dots.iter_mut().zip(q.as_chunks::<32>().0) {
+        for (dot, q) in dots.iter_mut().zip(q) {
             *dot = self.dot::<MAX>(*dot, q);
         }
         self.0.join_sums(dots)
+    }
+
+    #[inline(always)]
+    fn store_columns(self, rows: [[__m256i; 8]; 2], out: &mut [u8]) {
+        assert!(out.len() >= 7 * 4 * PANEL_ROWS + 64);
+        let [a, b] = rows;
+        // SAFETY: AVX-512 F is there; the assertion above covers the eight times 64 bytes.
+        unsafe {
+            let mut r = [_mm512_setzero_si512(); 8];
+            for i in 0..8 {
+                r[i] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a[i]), b[i]);
+            }
+            // Quarters of 128 bits: columns 0..4 and 4..8 of rows of `a`, the same of `b`. First, four rows each: their columns
+            // c and c + 4 in `fours[c]`.
+            let mut fours = [[_mm512_setzero_si512(); 4]; 2];
+            for (h, fours) in fours.iter_mut().enumerate() {
+                let r = &r[4 * h..];
+                let low = [_mm512_unpacklo_epi32(r[0], r[1]), _mm512_unpacklo_epi32(r[2], r[3])];
+                let high = [_mm512_unpackhi_epi32(r[0], r[1]), _mm512_unpackhi_epi32(r[2], r[3])];
+                fours[0] = _mm512_unpacklo_epi64(low[0], low[1]);
+                fours[1] = _mm512_unpackhi_epi64(low[0], low[1]);
+                fours[2] = _mm512_unpacklo_epi64(high[0], high[1]);
+                fours[3] = _mm512_unpackhi_epi64(high[0], high[1]);
+            }
+            // Then the rows 4..8 join, of `a` and of `b`.
+            let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+            let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+            for (c, (low, high)) in fours[0].into_iter().zip(fours[1]).enumerate() {
+                for (step, index) in [(c, first), (c + 4, second)] {
+                    let columns = _mm512_permutex2var_epi64(low, index, high);
+                    _mm512_storeu_si512(out.as_mut_ptr().add(4 * PANEL_ROWS * step).cast(), columns);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn dot_words(self, w: [__m256i; 2], q: &[i16; 32]) -> __m256i {
+        // SAFETY: VNNI and VL are there; the reference covers 32 numbers.
+        unsafe {
+            let low = _mm256_dpwssd_epi32(_mm256_setzero_si256(), w[0], _mm256_loadu_si256(q.as_ptr().cast()));
+            _mm256_dpwssd_epi32(low, w[1], _mm256_loadu_si256(q.as_ptr().add(16).cast()))
+        }
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, acc: __m256i, pairs: __m256i, weights: [i16; 2]) -> __m256i {
+        // SAFETY: VNNI, VL and AVX2 are there.
+        unsafe { _mm256_dpwssd_epi32(acc, pairs, splat_pair(weights)) }
     }
 
     #[inline(always)]

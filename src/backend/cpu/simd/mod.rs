@@ -11,7 +11,7 @@ pub mod avx512;
 pub mod neon;
 pub mod scalar;
 
-use super::act::{X_BLOCK, XBlock, x_blocks};
+use super::act::{XBlock, x_blocks};
 
 /// Rows of weights in a panel.
 pub const PANEL_ROWS: usize = 32;
@@ -36,6 +36,8 @@ pub trait Lanes: Copy {
     fn store(self, p: &mut [u8; 32], b: Self::B);
     /// One byte in all places.
     fn splat(self, v: u8) -> Self::B;
+    /// The same four bytes eight times.
+    fn splat4(self, v: &[u8; 4]) -> Self::B;
     /// Bitwise and.
     fn and(self, a: Self::B, b: Self::B) -> Self::B;
     /// Bitwise or.
@@ -125,6 +127,16 @@ pub trait Lanes: Copy {
     fn mul_add_lanes(self, acc: Self::F, i: Self::I, scale: Self::F) -> Self::F;
     /// Sums of products, four to a lane; they do not overflow where `|w| < 128`.
     fn dot_i16(self, w: Self::W, q: &[i16; 32]) -> Self::I;
+    /// Eight pairs of i16.
+    type P: Copy;
+    /// Sixteen signed bytes of two rows: bytes of the same column are a pair. [`Lanes::in_order`] tells the order.
+    fn pairs(self, a: &[u8; 16], b: &[u8; 16]) -> [Self::P; 2];
+    /// Adds to every lane its pair's products with a pair of weights.
+    fn add_pairs(self, acc: Self::I, pairs: Self::P, weights: [i16; 2]) -> Self::I;
+    /// Sums of [`Lanes::pairs`] in the order of the columns.
+    fn in_order(self, sums: [Self::I; 2]) -> [Self::I; 2];
+    /// Eight zeros.
+    fn zeros(self) -> Self::I;
 }
 
 /// 32 bytes of an instruction set.
@@ -150,21 +162,46 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Its operations on 32 bytes.
     fn lanes(self) -> Self::Lanes;
 
-    /// Sums of products of groups of four neighbours: weights `u <= MAX`, activations `q` in -127..=127.
-    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self>;
+    /// Sums of products of groups of four neighbours: weights `u <= MAX`, activations `q`, signed bytes in -127..=127.
+    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: BytesOf<Self>) -> IntsOf<Self>;
 
-    /// Sums of products of each of eight groups of 32: weights `u <= MAX`, activations `q` in -127..=127.
-    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self>;
+    /// Sums of products of each of eight groups of 32, weights and activations as for [`Simd::dot`].
+    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> IntsOf<Self>;
 
     /// The same of each half of eight groups, in the order of [`half_index`](super::act::half_index).
-    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2];
+    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> [IntsOf<Self>; 2];
 
     /// What [`Simd::dot_groups`] gives, of weights and activations by columns: the first four bytes of all groups, then the
     /// next four, and so on.
-    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self>;
+    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> IntsOf<Self>;
 
     /// The same of the first halves of all groups, and of their second halves.
-    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2];
+    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> [IntsOf<Self>; 2];
+
+    /// Writes 32 columns of sixteen rows, the second eight after the first: four columns of all rows, then the next four, and
+    /// so on, `4 * PANEL_ROWS` bytes apart.
+    #[inline(always)]
+    fn store_columns(self, rows: [[BytesOf<Self>; 8]; 2], out: &mut [u8]) {
+        let l = self.lanes();
+        for (i, rows) in rows.into_iter().enumerate() {
+            for (step, columns) in l.transpose(rows).into_iter().enumerate() {
+                let at = 4 * PANEL_ROWS * step + 32 * i;
+                l.store(out[at..].first_chunk_mut().expect("a step is 128 bytes"), columns);
+            }
+        }
+    }
+
+    /// [`Lanes::dot_i16`], where there is something faster.
+    #[inline(always)]
+    fn dot_words(self, w: <Self::Lanes as Lanes>::W, q: &[i16; 32]) -> IntsOf<Self> {
+        self.lanes().dot_i16(w, q)
+    }
+
+    /// [`Lanes::add_pairs`], where there is something faster.
+    #[inline(always)]
+    fn add_pairs(self, acc: IntsOf<Self>, pairs: <Self::Lanes as Lanes>::P, weights: [i16; 2]) -> IntsOf<Self> {
+        self.lanes().add_pairs(acc, pairs, weights)
+    }
 
     /// Multiplies a panel with every token. `emit(token, sums)` gets the sums of the panel's 32 rows.
     fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>);

@@ -2,7 +2,7 @@
 //! wider ones are moved down by 128.
 
 use super::{BytesOf, Emit, IntsOf, Lanes, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
-use crate::backend::cpu::act::{X_BLOCK, XBlock, half_index};
+use crate::backend::cpu::act::{XBlock, half_index};
 use half::f16;
 use std::arch::aarch64::*;
 use std::array::from_fn;
@@ -119,6 +119,11 @@ impl Lanes for Neon {
             vst1q_u8(p.as_mut_ptr(), b[0]);
             vst1q_u8(p.as_mut_ptr().add(16), b[1]);
         }
+    }
+    #[inline(always)]
+    fn splat4(self, v: &[u8; 4]) -> Self::B {
+        // SAFETY: NEON is there.
+        [unsafe { vreinterpretq_u8_u32(vdupq_n_u32(u32::from_ne_bytes(*v))) }; 2]
     }
     #[inline(always)]
     fn splat(self, v: u8) -> Self::B {
@@ -389,6 +394,30 @@ impl Lanes for Neon {
             vaddq_s32(low, vmlal_high_s16(high, w[2 * h + 1], q[1]))
         })
     }
+    type P = [int16x8_t; 2];
+    #[inline(always)]
+    fn pairs(self, a: &[u8; 16], b: &[u8; 16]) -> [Self::P; 2] {
+        // SAFETY: NEON is there; the references cover 16 bytes.
+        from_fn(|h| unsafe { [a, b].map(|p| vmovl_s8(vld1_s8(p.as_ptr().add(8 * h).cast()))) })
+    }
+    #[inline(always)]
+    fn add_pairs(self, acc: Self::I, pairs: Self::P, weights: [i16; 2]) -> Self::I {
+        let ([a, b], [wa, wb]) = (pairs, weights);
+        // SAFETY: NEON is there.
+        unsafe {
+            let low = vmlal_n_s16(vmlal_n_s16(acc[0], vget_low_s16(a), wa), vget_low_s16(b), wb);
+            [low, vmlal_high_n_s16(vmlal_high_n_s16(acc[1], a, wa), b, wb)]
+        }
+    }
+    #[inline(always)]
+    fn in_order(self, sums: [Self::I; 2]) -> [Self::I; 2] {
+        sums
+    }
+    #[inline(always)]
+    fn zeros(self) -> Self::I {
+        // SAFETY: NEON is there.
+        [unsafe { vdupq_n_s32(0) }; 2]
+    }
 }
 
 impl Simd for Neon {
@@ -402,18 +431,17 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self> {
-        // SAFETY: NEON is there; the reference covers 32 bytes.
-        from_fn(|h| self.dot16(self.signed::<MAX>(u[h]), unsafe { vld1q_s8(q.as_ptr().add(16 * h)) }))
+    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: BytesOf<Self>) -> IntsOf<Self> {
+        // SAFETY: NEON is there.
+        from_fn(|h| self.dot16(self.signed::<MAX>(u[h]), unsafe { vreinterpretq_s8_u8(q[h]) }))
     }
 
     #[inline(always)]
-    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
-        let q = q.as_chunks::<32>().0;
+    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> IntsOf<Self> {
         // SAFETY: NEON is there.
         unsafe {
             let dot = |g: usize| {
-                let dot = self.dot::<MAX>(u[g], &q[g]);
+                let dot = self.dot::<MAX>(u[g], q[g]);
                 vaddq_s32(dot[0], dot[1])
             };
             let four = |g: usize| vpaddq_s32(vpaddq_s32(dot(g), dot(g + 1)), vpaddq_s32(dot(g + 2), dot(g + 3)));
@@ -422,19 +450,18 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> IntsOf<Self> {
         let [a, b] = self.dot_column_halves::<MAX>(u, q);
         // SAFETY: NEON is there.
         from_fn(|h| unsafe { vaddq_s32(a[h], b[h]) })
     }
 
     #[inline(always)]
-    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
-        let q = q.as_chunks::<32>().0;
+    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> [IntsOf<Self>; 2] {
         from_fn(|half| {
-            let mut sums = self.dot::<MAX>(u[4 * half], &q[4 * half]);
+            let mut sums = self.dot::<MAX>(u[4 * half], q[4 * half]);
             for i in 4 * half + 1..4 * half + 4 {
-                let dots = self.dot::<MAX>(u[i], &q[i]);
+                let dots = self.dot::<MAX>(u[i], q[i]);
                 // SAFETY: NEON is there.
                 sums = from_fn(|h| unsafe { vaddq_s32(sums[h], dots[h]) });
             }
@@ -443,12 +470,11 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
-        let q = q.as_chunks::<32>().0;
+    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> [IntsOf<Self>; 2] {
         // SAFETY: NEON is there.
         unsafe {
             let four = |g: usize| {
-                let dots: [IntsOf<Self>; 4] = from_fn(|i| self.dot::<MAX>(u[g + i], &q[g + i]));
+                let dots: [IntsOf<Self>; 4] = from_fn(|i| self.dot::<MAX>(u[g + i], q[g + i]));
                 from_fn(|h| vpaddq_s32(vpaddq_s32(dots[0][h], dots[1][h]), vpaddq_s32(dots[2][h], dots[3][h])))
             };
             [four(0), four(4)]

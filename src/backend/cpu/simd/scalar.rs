@@ -1,7 +1,7 @@
 //! The plain form of every operation, for processors without vector kernels and as the reference in tests.
 
 use super::{BytesOf, Emit, IntsOf, Lanes, PANEL_ROWS, PanelF32, PanelI8, Rows, Simd};
-use crate::backend::cpu::act::{X_BLOCK, XBlock, half_index};
+use crate::backend::cpu::act::{XBlock, half_index};
 use crate::backend::cpu::math;
 use half::f16;
 use std::array::from_fn;
@@ -26,6 +26,10 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn splat(self, v: u8) -> [u8; 32] {
         [v; 32]
+    }
+    #[inline(always)]
+    fn splat4(self, v: &[u8; 4]) -> [u8; 32] {
+        from_fn(|i| v[i % 4])
     }
     #[inline(always)]
     fn and(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
@@ -202,6 +206,24 @@ impl Lanes for Scalar {
     fn dot_i16(self, w: [i16; 32], q: &[i16; 32]) -> [i32; 8] {
         from_fn(|l| (0..4).map(|j| i32::from(w[4 * l + j]) * i32::from(q[4 * l + j])).sum())
     }
+    type P = [[i16; 2]; 8];
+    #[inline(always)]
+    fn pairs(self, a: &[u8; 16], b: &[u8; 16]) -> [[[i16; 2]; 8]; 2] {
+        from_fn(|h| from_fn(|i| [i16::from(a[8 * h + i] as i8), i16::from(b[8 * h + i] as i8)]))
+    }
+    #[inline(always)]
+    fn add_pairs(self, acc: [i32; 8], pairs: [[i16; 2]; 8], weights: [i16; 2]) -> [i32; 8] {
+        let products = |[a, b]: [i16; 2]| i32::from(a) * i32::from(weights[0]) + i32::from(b) * i32::from(weights[1]);
+        from_fn(|i| acc[i] + products(pairs[i]))
+    }
+    #[inline(always)]
+    fn in_order(self, sums: [[i32; 8]; 2]) -> [[i32; 8]; 2] {
+        sums
+    }
+    #[inline(always)]
+    fn zeros(self) -> [i32; 8] {
+        [0; 8]
+    }
 }
 
 impl Simd for Scalar {
@@ -216,29 +238,27 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: &[i8; 32]) -> IntsOf<Self> {
-        from_fn(|l| (4 * l..4 * l + 4).map(|i| i32::from(u[i]) * i32::from(q[i])).sum())
+    fn dot<const MAX: u8>(self, u: BytesOf<Self>, q: BytesOf<Self>) -> IntsOf<Self> {
+        from_fn(|l| (4 * l..4 * l + 4).map(|i| i32::from(u[i]) * i32::from(q[i] as i8)).sum())
     }
 
     #[inline(always)]
-    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
-        let q = q.as_chunks::<32>().0;
-        from_fn(|g| self.dot::<MAX>(u[g], &q[g]).iter().sum())
+    fn dot_groups<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> IntsOf<Self> {
+        from_fn(|g| self.dot::<MAX>(u[g], q[g]).iter().sum())
     }
 
     #[inline(always)]
-    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> IntsOf<Self> {
+    fn dot_columns<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> IntsOf<Self> {
         let [a, b] = self.dot_column_halves::<MAX>(u, q);
         from_fn(|i| a[i] + b[i])
     }
 
     #[inline(always)]
-    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
-        let q = q.as_chunks::<32>().0;
+    fn dot_column_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> [IntsOf<Self>; 2] {
         from_fn(|half| {
             let mut sums = [0; 8];
-            for (u, q) in u.iter().zip(q).skip(4 * half).take(4) {
-                let dots = self.dot::<MAX>(*u, q);
+            for (u, q) in u.iter().zip(&q).skip(4 * half).take(4) {
+                let dots = self.dot::<MAX>(*u, *q);
                 sums = from_fn(|i| sums[i] + dots[i]);
             }
             sums
@@ -246,9 +266,8 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: &[i8; X_BLOCK]) -> [IntsOf<Self>; 2] {
-        let q = q.as_chunks::<32>().0;
-        from_fn(|v| from_fn(|i| self.dot::<MAX>(u[4 * v + i % 4], &q[4 * v + i % 4])[i / 4 * 4..][..4].iter().sum()))
+    fn dot_halves<const MAX: u8>(self, u: [BytesOf<Self>; 8], q: [BytesOf<Self>; 8]) -> [IntsOf<Self>; 2] {
+        from_fn(|v| from_fn(|i| self.dot::<MAX>(u[4 * v + i % 4], q[4 * v + i % 4])[i / 4 * 4..][..4].iter().sum()))
     }
 
     #[inline(never)]
