@@ -270,6 +270,42 @@ impl Lanes for Avx2 {
         unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
     }
     #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn times_power(self, a: __m256, power: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(power));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n))
+        }
+    }
+    #[inline(always)]
+    fn keep_from(self, least: f32, x: __m256, a: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_NLT_UQ>(x, _mm256_set1_ps(least))) }
+    }
+    #[inline(always)]
+    fn zip(self, [a, b]: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: AVX2 is there.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+        }
+    }
+    #[inline(always)]
+    fn swap_pairs(self, a: __m256) -> __m256 {
+        // SAFETY: AVX2 is there.
+        unsafe { _mm256_permute_ps::<0b10_11_00_01>(a) }
+    }
+    #[inline(always)]
     fn f16(self, h: half::f16) -> f32 {
         // SAFETY: F16C is there.
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(h.to_bits())))) }
