@@ -435,12 +435,8 @@ fn elementwise(lab: &Lab) -> Result<Vec<Entry>> {
             },
         ],
     )?;
-    let [rope_fast, rope_plain] = times(
-        lab,
-        [&mut || a.chunks_exact_mut(64).for_each(|x| rope(isa, true, &sin, &cos, x)), &mut || {
-            b.chunks_exact_mut(64).for_each(|x| rope(scalar, true, &sin, &cos, x));
-        }],
-    )?;
+    let [rope_fast, rope_plain] =
+        times(lab, [&mut || rope(isa, true, &sin, &cos, &mut a), &mut || rope(scalar, true, &sin, &cos, &mut b)])?;
     let [norm_fast, norm_plain] = times(
         lab,
         [&mut || rms_norm(isa, black_box(&x), &x, &mut a), &mut || rms_norm(scalar, black_box(&x), &x, &mut b)],

@@ -219,35 +219,80 @@ fn combine(op: BinaryOp, a: &mut [f32], b: impl Iterator<Item = f32>) {
     }
 }
 
-/// Rotates the leading dimensions of a head in place.
-pub struct RotateHead<'a> {
+/// Rotates the leading dimensions of heads of a token in place.
+pub struct RotateHeads<'a> {
     /// Which dimensions form pairs.
     pub kind: RopeKind,
     /// Sine of every pair, with the magnitude.
     pub sin: &'a [f32],
     /// Cosine of every pair, with the magnitude.
     pub cos: &'a [f32],
-    /// The head; at least twice as long as there are pairs.
+    /// Elements of a head, at least twice as many as there are pairs.
+    pub d: usize,
+    /// The heads.
     pub x: &'a mut [f32],
 }
 
-impl Kernel for RotateHead<'_> {
+impl Kernel for RotateHeads<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Self { kind, sin, cos, x } = self;
-        match kind {
-            RopeKind::Norm => {
-                for ((pair, sin), cos) in x.as_chunks_mut::<2>().0.iter_mut().zip(sin).zip(cos) {
-                    *pair = [pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos];
+    fn run<S: Simd>(self, s: S) {
+        let l = s.lanes();
+        let Self { kind, sin, cos, d, x } = self;
+        let n_pairs = sin.len();
+        assert!(cos.len() == n_pairs && 2 * n_pairs <= d);
+        let n_vectors = if S::VECTORS { n_pairs / 8 } else { 0 };
+        // Eight pairs of all heads, then the next: sines and cosines are loaded once.
+        for (v, (sin, cos)) in sin.as_chunks::<8>().0.iter().zip(cos.as_chunks::<8>().0).enumerate().take(n_vectors) {
+            let (sin, cos) = (l.load_f32(sin), l.load_f32(cos));
+            match kind {
+                RopeKind::Norm => {
+                    let (sin, cos) = (l.zip([l.sub(l.zero(), sin), sin]), l.zip([cos; 2]));
+                    for head in x.chunks_exact_mut(d) {
+                        for (i, x) in head[16 * v..16 * v + 16].as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                            let both = l.load_f32(x);
+                            let other = l.mul(l.swap_pairs(both), sin[i]);
+                            l.store_f32(x, l.add(l.mul(both, cos[i]), other));
+                        }
+                    }
+                }
+                RopeKind::Neox => {
+                    for head in x.chunks_exact_mut(d) {
+                        let (low, high) = head.split_at_mut(n_pairs);
+                        let low = low[8 * v..].first_chunk_mut().expect("eight elements of the first half");
+                        let high = high[8 * v..].first_chunk_mut().expect("eight elements of the second half");
+                        let (a, b) = (l.load_f32(low), l.load_f32(high));
+                        l.store_f32(low, l.sub(l.mul(a, cos), l.mul(b, sin)));
+                        l.store_f32(high, l.add(l.mul(a, sin), l.mul(b, cos)));
+                    }
                 }
             }
-            RopeKind::Neox => {
-                let (low, high) = x[..2 * sin.len()].split_at_mut(sin.len());
-                for (((a, b), sin), cos) in low.iter_mut().zip(high).zip(sin).zip(cos) {
-                    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-                }
+        }
+        let done = 8 * n_vectors;
+        if done < n_pairs {
+            for head in x.chunks_exact_mut(d) {
+                rotate_plainly(kind, &sin[done..], &cos[done..], n_pairs, done, head);
+            }
+        }
+    }
+}
+
+/// Pairs `done..n_pairs` of a head.
+#[inline(always)]
+fn rotate_plainly(kind: RopeKind, sin: &[f32], cos: &[f32], n_pairs: usize, done: usize, head: &mut [f32]) {
+    match kind {
+        RopeKind::Norm => {
+            let pairs = &mut head[2 * done..2 * n_pairs];
+            for ((pair, sin), cos) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(sin).zip(cos) {
+                *pair = [pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos];
+            }
+        }
+        RopeKind::Neox => {
+            let (low, high) = head[..2 * n_pairs].split_at_mut(n_pairs);
+            let (low, high) = (&mut low[done..], &mut high[done..]);
+            for (((a, b), sin), cos) in low.iter_mut().zip(high).zip(sin).zip(cos) {
+                (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
             }
         }
     }

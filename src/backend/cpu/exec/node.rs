@@ -3,7 +3,7 @@
 use super::linear::takes_blocks;
 use super::{Needs, Part, Run, Worker, take_rows};
 use crate::backend::cpu::act::{QuantizeRow, XBlock, x_blocks};
-use crate::backend::cpu::elementwise::{BinaryRow, GluRow, Hadamard, RotateHead, SoftMaxRow, UnaryRow};
+use crate::backend::cpu::elementwise::{BinaryRow, GluRow, Hadamard, RotateHeads, SoftMaxRow, UnaryRow};
 use crate::backend::cpu::float_product::{FloatProduct, dot};
 use crate::backend::cpu::kernels::Kernel;
 use crate::backend::cpu::memory::Tensor;
@@ -162,7 +162,7 @@ impl Run<'_> {
             Op::Rope(_) => {
                 row_of(x, at, a, result);
                 let (rope, sin, cos) = self.ropes.of(id, at[1]).ok_or_else(missing)?;
-                self.isa.run(RotateHead { kind: rope.kind, sin, cos, x: result });
+                self.isa.run(RotateHeads { kind: rope.kind, sin, cos, d: result.len(), x: result });
             }
             Op::Hadamard { n } => {
                 row_of(x, at, a, result);
