@@ -3,7 +3,7 @@
 
 use infer::backend::cpu::act::{QuantizeRow, XBlock, x_blocks};
 use infer::backend::cpu::attention::{AttentionTask, Common, KvView, Partial};
-use infer::backend::cpu::elementwise::{GluRow, Hadamard, NormRow, RotateHead, SoftMaxRow};
+use infer::backend::cpu::elementwise::{GluRow, Hadamard, NormRow, RotateHeads, SoftMaxRow};
 use infer::backend::cpu::float_product::FloatProduct;
 use infer::backend::cpu::formats::has_integer_kernels;
 use infer::backend::cpu::kernels::Isa;
@@ -222,10 +222,10 @@ pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], out: &mut [f32]) {
     isa.run(NormRow { norm, x, weight: Some(weight), bias: None, out });
 }
 
-/// Rotates one head; `sin` and `cos` are half as long.
+/// Rotates heads twice as long as `sin` and `cos`.
 pub fn rope(isa: Isa, neox: bool, sin: &[f32], cos: &[f32], x: &mut [f32]) {
     let kind = if neox { RopeKind::Neox } else { RopeKind::Norm };
-    isa.run(RotateHead { kind, sin, cos, x });
+    isa.run(RotateHeads { kind, sin, cos, d: 2 * sin.len(), x });
 }
 
 /// `silu(gate) * up`, into `up`.

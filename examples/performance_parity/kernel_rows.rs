@@ -7,6 +7,7 @@ use crate::limits::together;
 use crate::report::Entry;
 use crate::stats::{Summary, ratio, repeat};
 use infer::backend::cpu::kernels::{Isa, best};
+use infer::backend::cpu::scratch::Scratch;
 use infer::quant::{self, DType};
 use std::hint::black_box;
 use std::sync::Mutex;
@@ -420,32 +421,37 @@ fn elementwise(lab: &Lab) -> Result<Vec<Entry>> {
     let scalar = Isa::SCALAR;
     let x = floats(K);
     let bytes = 4.0 * K as f64 / 1e9;
-    let (mut a, mut b) = (x.clone(), x.clone());
+    // Rows begin on cache lines, as in the backend.
+    let mut memory = Scratch::default();
+    let [a, b] = memory.split([4 * K; 2]).map(bytemuck::cast_slice_mut::<u8, f32>);
+    a.copy_from_slice(&x);
+    b.copy_from_slice(&x);
     let (sin, cos) = (vec![0.6; 32], vec![0.8; 32]);
     let [softmax_fast, softmax_plain] = times(
         lab,
         [
             &mut || {
                 a.copy_from_slice(&x);
-                softmax(isa, &mut a);
+                softmax(isa, a);
             },
             &mut || {
                 b.copy_from_slice(&x);
-                softmax(scalar, &mut b);
+                softmax(scalar, b);
             },
         ],
     )?;
-    let [rope_fast, rope_plain] = times(
+    let [rope_fast, rope_plain] =
+        times(lab, [&mut || rope(isa, true, &sin, &cos, a), &mut || rope(scalar, true, &sin, &cos, b)])?;
+    let [norm_fast, norm_plain] =
+        times(lab, [&mut || rms_norm(isa, black_box(&x), &x, a), &mut || rms_norm(scalar, black_box(&x), &x, b)])?;
+    // Products of products would soon be no normal numbers.
+    let [glu] = times(
         lab,
-        [&mut || a.chunks_exact_mut(64).for_each(|x| rope(isa, true, &sin, &cos, x)), &mut || {
-            b.chunks_exact_mut(64).for_each(|x| rope(scalar, true, &sin, &cos, x));
+        [&mut || {
+            a.copy_from_slice(&x);
+            swiglu(isa, black_box(&x), a);
         }],
     )?;
-    let [norm_fast, norm_plain] = times(
-        lab,
-        [&mut || rms_norm(isa, black_box(&x), &x, &mut a), &mut || rms_norm(scalar, black_box(&x), &x, &mut b)],
-    )?;
-    let [glu] = times(lab, [&mut || swiglu(isa, black_box(&x), &mut a)])?;
     let mut work = Work::default();
     let [activations] = times(lab, [&mut || quantize_activations(isa, black_box(&x), K, &mut work)])?;
     let mut cached = vec![0; DType::Q8_0.row_size(K)];
@@ -460,7 +466,7 @@ fn elementwise(lab: &Lab) -> Result<Vec<Entry>> {
     let [embedding] = times(
         lab,
         [&mut || {
-            embd.chunks_exact(DType::Q6K.row_size(K)).for_each(|row| dequantize(isa, DType::Q6K, row, &mut a));
+            embd.chunks_exact(DType::Q6K.row_size(K)).for_each(|row| dequantize(isa, DType::Q6K, row, a));
         }],
     )?;
     let plain = "scalar kernel";

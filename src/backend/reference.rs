@@ -440,7 +440,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Indices of the `k` largest elements, descending; of equal ones the first comes first.
-pub fn largest(row: &[f32], k: usize) -> Vec<i32> {
+fn largest(row: &[f32], k: usize) -> Vec<i32> {
     let mut ids: Vec<i32> = (0..row.len() as i32).collect();
     ids.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
     ids.truncate(k);

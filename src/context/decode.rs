@@ -154,20 +154,31 @@ impl Context {
         let mut layer_inputs: Vec<Vec<f32>> =
             planned.layer_inputs.iter().map(|&at| vec![0.0; output_len(planned, at)]).collect();
         {
-            let mut slices: Vec<&mut [f32]> = Vec::with_capacity(2);
+            let mut few: [&mut [f32]; 2] = Default::default();
+            let mut n_few = 0;
             if let Some(at) = planned.logits {
-                slices.push(logits.slice(output_len(planned, at)));
+                few[n_few] = logits.slice(output_len(planned, at));
+                n_few += 1;
             }
             if let Some(at) = planned.embd {
-                slices.push(embd.slice(output_len(planned, at)));
+                few[n_few] = embd.slice(output_len(planned, at));
+                n_few += 1;
             }
-            slices.extend(layer_inputs.iter_mut().map(|x| &mut x[..]));
+            // Only who asks for inputs of layers pays for a list of any length.
+            let mut many: Vec<&mut [f32]> = Vec::new();
+            let slices = if layer_inputs.is_empty() {
+                &mut few[..n_few]
+            } else {
+                many.extend(few.into_iter().take(n_few));
+                many.extend(layer_inputs.iter_mut().map(|x| &mut x[..]));
+                &mut many[..]
+            };
             let abort = &mut self.abort;
             let mut stop = || abort.as_mut().is_some_and(|stop| stop());
             let (plan, inputs) = (&planned.plan, &self.work.inputs);
             match &mut self.observer {
-                None => self.backend.run(plan, inputs, &mut slices, &mut stop)?,
-                Some(observer) => self.backend.observe(plan, inputs, &mut slices, &mut stop, observer)?,
+                None => self.backend.run(plan, inputs, slices, &mut stop)?,
+                Some(observer) => self.backend.observe(plan, inputs, slices, &mut stop, observer)?,
             }
         }
         if let Target::Own(result) = logits {

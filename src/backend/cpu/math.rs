@@ -1,4 +1,7 @@
-//! Scalar building blocks that compilers vectorize: no calls, no branches, no saturating conversions.
+//! Building blocks of rows: scalar ones that compilers vectorize (no calls, no branches, no saturating conversions), and the
+//! exponential of vectors, which they leave waiting for itself.
+
+use super::simd::Lanes;
 
 /// 1.5 * 2^23: adding it leaves the rounded integer in the low bits of the sum.
 const ROUND: f32 = 12_582_912.0;
@@ -33,27 +36,86 @@ pub fn max16(a: [f32; 16]) -> f32 {
     max(max(a[0], a[2]), max(a[1], a[3]))
 }
 
+const LOG2_E: f32 = std::f32::consts::LOG2_E;
+/// ln 2 in two parts, so that products of the first with small integers are exact.
+const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+
+/// `e^r` is `1 + r + r^2 p(r)` on |r| <= ln(2)/2, with the polynomial of Cephes' expf, highest power first.
+const EXP: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
+
+/// `2^f` is `1 + f p(f)` on |f| <= 1/2, with the polynomial of Cephes' exp2f, highest power first.
+const EXP2: [f32; 6] = [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 2.402_264_8e-1, 6.931_472e-1];
+
+#[inline(always)]
+fn horner<const FMA: bool>([a, b, c, d, e, f]: [f32; 6], x: f32) -> f32 {
+    let p = mul_add::<FMA>(mul_add::<FMA>(a, x, b), x, c);
+    mul_add::<FMA>(mul_add::<FMA>(mul_add::<FMA>(p, x, d), x, e), x, f)
+}
+
+/// The polynomial of vectors. Its pairs of terms do not wait for each other, nor do the vectors: what bounds an exponential
+/// is the length of its chain.
+#[inline(always)]
+fn polynomial<L: Lanes, const N: usize>(l: L, terms: [f32; 6], x: [L::F; N]) -> [L::F; N] {
+    let [a, b, c, d, e, f] = terms;
+    let (mut square, mut high, mut middle, mut low) = (x, x, x, x);
+    for i in 0..N {
+        square[i] = l.mul(x[i], x[i]);
+        high[i] = l.fma(l.splat_f32(a), x[i], l.splat_f32(b));
+        middle[i] = l.fma(l.splat_f32(c), x[i], l.splat_f32(d));
+        low[i] = l.fma(l.splat_f32(e), x[i], l.splat_f32(f));
+    }
+    for i in 0..N {
+        high[i] = l.fma(high[i], square[i], middle[i]);
+    }
+    for i in 0..N {
+        low[i] = l.fma(high[i], square[i], low[i]);
+    }
+    low
+}
+
+/// [`exp`] of vectors, up to 88.3.
+#[inline(always)]
+pub fn exps<L: Lanes, const N: usize>(l: L, x: [L::F; N]) -> [L::F; N] {
+    let (mut power, mut r) = (x, x);
+    for i in 0..N {
+        let clamped = l.max(l.splat_f32(-87.3), x[i]);
+        power[i] = l.fma(clamped, l.splat_f32(LOG2_E), l.splat_f32(ROUND));
+        let n = l.sub(power[i], l.splat_f32(ROUND));
+        r[i] = l.fma(n, l.splat_f32(-LN2[1]), l.fma(n, l.splat_f32(-LN2[0]), clamped));
+    }
+    let mut y = polynomial(l, EXP, r);
+    for i in 0..N {
+        y[i] = l.fma(y[i], l.mul(r[i], r[i]), l.add(r[i], l.splat_f32(1.0)));
+        y[i] = l.keep_from(-87.3, x[i], l.times_power(y[i], power[i]));
+    }
+    y
+}
+
+/// `x / (1 + e^-u)` of vectors.
+#[inline(always)]
+pub fn times_sigmoid<L: Lanes, const N: usize>(l: L, x: [L::F; N], u: [L::F; N]) -> [L::F; N] {
+    let mut v = u;
+    for v in &mut v {
+        // Beyond, the quotient would leave the normal numbers.
+        *v = l.sub(l.zero(), l.max(l.splat_f32(-87.0), *v));
+    }
+    let mut y = exps(l, v);
+    for i in 0..N {
+        y[i] = l.div(x[i], l.add(l.splat_f32(1.0), y[i]));
+    }
+    y
+}
+
 /// e^x within 2 units in the last place; 0 below -87.3 (with -inf), infinity above 88.3; NaN stays NaN.
 #[inline(always)]
 pub fn exp<const FMA: bool>(x: f32) -> f32 {
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    // ln 2 in two parts, so that n * LN2_HI is exact.
-    const LN2_HI: f32 = 0.693_359_4;
-    const LN2_LO: f32 = -2.121_944_4e-4;
     let clamped = if x < -87.3 { -87.3 } else { x };
     let clamped = if clamped > 88.3 { 88.3 } else { clamped };
     let shifted = mul_add::<FMA>(clamped, LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = mul_add::<FMA>(n, -LN2_HI, clamped);
-    let r = mul_add::<FMA>(n, -LN2_LO, r);
-    // e^r on |r| <= ln(2)/2; the polynomial of Cephes' expf.
-    let mut p = 1.987_569_1e-4;
-    p = mul_add::<FMA>(p, r, 1.398_199_9e-3);
-    p = mul_add::<FMA>(p, r, 8.333_452e-3);
-    p = mul_add::<FMA>(p, r, 4.166_579_6e-2);
-    p = mul_add::<FMA>(p, r, 1.666_666_5e-1);
-    p = mul_add::<FMA>(p, r, 5e-1);
-    let y = mul_add::<FMA>(p, r * r, r + 1.0);
+    let r = mul_add::<FMA>(n, -LN2[0], clamped);
+    let r = mul_add::<FMA>(n, -LN2[1], r);
+    let y = mul_add::<FMA>(horner::<FMA>(EXP, r), r * r, r + 1.0);
     let scaled = f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23));
     let low = if x < -87.3 { 0.0 } else { scaled };
     if x > 88.3 { f32::INFINITY } else { low }
@@ -65,14 +127,7 @@ pub fn exp2<const FMA: bool>(x: f32) -> f32 {
     let clamped = if x < -126.0 { -126.0 } else { x };
     let shifted = clamped + ROUND;
     let f = clamped - (shifted - ROUND);
-    // 2^f on |f| <= 1/2; the polynomial of Cephes' exp2f.
-    let mut p = 1.535_336_2e-4;
-    p = mul_add::<FMA>(p, f, 1.339_887_4e-3);
-    p = mul_add::<FMA>(p, f, 9.618_437e-3);
-    p = mul_add::<FMA>(p, f, 5.550_332_5e-2);
-    p = mul_add::<FMA>(p, f, 2.402_264_8e-1);
-    p = mul_add::<FMA>(p, f, 6.931_472e-1);
-    let y = mul_add::<FMA>(p, f, 1.0);
+    let y = mul_add::<FMA>(horner::<FMA>(EXP2, f), f, 1.0);
     let scaled = f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23));
     if x < -126.0 { 0.0 } else { scaled }
 }
@@ -110,6 +165,50 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::cpu::kernels::{Kernel, available};
+    use crate::backend::cpu::simd::Simd;
+
+    /// Of each `x`: `e^x` and `2 sigmoid(x)`.
+    struct Vectors<'a>(&'a [[f32; 8]], &'a mut Vec<[f32; 2]>);
+
+    impl Kernel for Vectors<'_> {
+        type Out = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            let l = s.lanes();
+            for x in self.0 {
+                let v = l.load_f32(x);
+                let all = [exps(l, [v; 2])[1], times_sigmoid(l, [l.splat_f32(2.0)], [v])[0]];
+                let mut out = [[0.0; 8]; 2];
+                for (out, v) in out.iter_mut().zip(all) {
+                    l.store_f32(out, v);
+                }
+                self.1.extend((0..8).map(|i| [out[0][i], out[1][i]]));
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_are_as_exact() {
+        let special = [f32::NEG_INFINITY, -1e4, -100.0, -87.4, 0.0, -0.0, f32::NAN, -1e-10];
+        let mut x: Vec<[f32; 8]> = (0..20_000).map(|i| std::array::from_fn(|j| (8 * i + j) as f32 / -1850.0)).collect();
+        let n = 8 * x.len();
+        x.push(special);
+        for isa in available() {
+            let mut found = Vec::new();
+            isa.run(Vectors(&x, &mut found));
+            for (x, [e, sigmoid]) in x.as_flattened().iter().zip(&found).take(n) {
+                let exact = f64::from(*x).exp();
+                assert!((f64::from(*e) - exact).abs() <= 2.4e-7 * exact + 1.3e-38, "{} e^{x}: {e}", isa.name());
+                let exact = 2.0 / (1.0 + (-f64::from(*x)).exp());
+                assert!((f64::from(*sigmoid) - exact).abs() <= 4e-7 * exact + 4e-38, "{} {x}: {sigmoid}", isa.name());
+            }
+            let last = &found[n..];
+            assert_eq!(last[..6].iter().map(|v| v[0]).collect::<Vec<_>>(), [0.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
+            assert!(last[6].iter().all(|v| v.is_nan()) && last[0][1] < 1e-37 && last[4][1] == 1.0);
+            assert!(last[7][0] == 1.0);
+        }
+    }
 
     /// Largest error of `f` against `exact` over `from..to`; relative where the value is above 1.
     fn worst(f: fn(f32) -> f32, exact: fn(f64) -> f64, from: f32, to: f32) -> f64 {

@@ -48,6 +48,31 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
+/// The buffers that a run finds by number. Kept between runs for its memory.
+#[derive(Default)]
+pub struct Buffers {
+    outputs: Vec<Buffer>,
+    states: Vec<Buffer>,
+}
+
+/// What [`Shared`] has but for the lifetime.
+#[derive(Clone, Copy)]
+struct Buffer {
+    data: *mut u8,
+    len: usize,
+}
+
+// SAFETY: only `Memory` uses the pointers, as long as it borrows what they were taken from.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    fn new(bytes: &mut [u8]) -> Buffer {
+        Buffer { data: bytes.as_mut_ptr(), len: bytes.len() }
+    }
+}
+
 /// The values of a plan in one run.
 pub struct Memory<'a> {
     /// What is run.
@@ -55,8 +80,8 @@ pub struct Memory<'a> {
     /// What the context filled in.
     pub inputs: &'a Inputs,
     arena: Shared<'a, u8>,
-    outputs: Vec<Shared<'a, u8>>,
-    states: Vec<Shared<'a, u8>>,
+    /// Filled in [`Memory::new`] from what is borrowed for `'a`.
+    buffers: &'a Buffers,
 }
 
 /// A value with its bytes.
@@ -76,6 +101,7 @@ impl<'a> Memory<'a> {
         arena: &'a mut [u8],
         outputs: &'a mut [&mut [f32]],
         states: &'a mut HostStates,
+        buffers: &'a mut Buffers,
     ) -> Result<Self> {
         if outputs.len() != plan.graph.outputs.len() {
             return Err(Error::Internal(format!("{} outputs for {}", outputs.len(), plan.graph.outputs.len())));
@@ -86,13 +112,16 @@ impl<'a> Memory<'a> {
                 return Err(Error::Internal(format!("output {} of {:?} into {}", value.name, value.ne, out.len())));
             }
         }
-        Ok(Self {
-            plan,
-            inputs,
-            arena: Shared::new(arena),
-            outputs: outputs.iter_mut().map(|o| Shared::new(bytemuck::cast_slice_mut(o))).collect(),
-            states: states.all_mut().map(Shared::new).collect(),
-        })
+        buffers.outputs.clear();
+        buffers.outputs.extend(outputs.iter_mut().map(|o| Buffer::new(bytemuck::cast_slice_mut(o))));
+        buffers.states.clear();
+        buffers.states.extend(states.all_mut().map(Buffer::new));
+        Ok(Self { plan, inputs, arena: Shared::new(arena), buffers })
+    }
+
+    /// A buffer of this run.
+    fn buffer(&self, Buffer { data, len }: Buffer) -> Shared<'a, u8> {
+        Shared { data, len, lifetime: PhantomData }
     }
 
     /// A value; fails when its bytes are not all there.
@@ -120,8 +149,8 @@ impl<'a> Memory<'a> {
         let value = self.plan.graph.value(id);
         Ok(match self.plan.places[id.0 as usize] {
             Place::Arena(offset) => (self.arena, offset),
-            Place::Output(i) => (self.outputs[i], 0),
-            Place::State(state) => (self.states[state.0 as usize], 0),
+            Place::Output(i) => (self.buffer(self.buffers.outputs[i]), 0),
+            Place::State(state) => (self.buffer(self.buffers.states[state.0 as usize]), 0),
             Place::View { of, offset } => {
                 let (buffer, base) = self.locate(of)?;
                 (buffer, base + offset)

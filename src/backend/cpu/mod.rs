@@ -33,9 +33,9 @@ use crate::quant::DType;
 use act::XBlock;
 use exec::{Leave, Part, RopeTables, Run, Worker};
 use kernels::Isa;
-use memory::{Memory, Shared};
+use memory::{Buffers, Memory, Shared};
 use scratch::{Scratch, grow};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use threads::{Member, Team};
 
 /// The backend of a context that computes on the processor.
@@ -52,6 +52,7 @@ pub struct Cpu {
     blocks: Vec<XBlock>,
     floats: Vec<f32>,
     ropes: RopeTables,
+    buffers: Buffers,
 }
 
 impl Cpu {
@@ -74,6 +75,7 @@ impl Cpu {
             blocks: Vec::new(),
             floats: Vec::new(),
             ropes: RopeTables::default(),
+            buffers: Buffers::default(),
         })
     }
 
@@ -189,7 +191,7 @@ impl Cpu {
         let [arena] = self.arena.split([plan.arena_size]);
         let run = Run {
             isa: self.isa,
-            memory: Memory::new(plan, inputs, arena, outputs, &mut self.states)?,
+            memory: Memory::new(plan, inputs, arena, outputs, &mut self.states, &mut self.buffers)?,
             blocks: Shared::new(&mut self.blocks),
             floats: Shared::new(&mut self.floats),
             ropes: self.ropes.share(),
@@ -228,7 +230,9 @@ impl Caller<'_, dyn FnMut() -> bool + '_> {
     }
 }
 
-/// How many threads can run at once.
+/// How many threads can run at once. Asked once: the system looks into several files for it, and every decode compares
+/// with the answer.
 fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }

@@ -1,7 +1,8 @@
 //! Conversion of rows: of any type to f32 (tables, caches, weights without integer kernels), and of f32 to the types of
 //! caches.
 
-use super::formats::{Format, FormatVisitor, with_format};
+use super::act::X_BLOCK;
+use super::formats::{Format, FormatVisitor, ScaleVectors, Zero, with_format};
 use super::kernels::Kernel;
 use super::math;
 use super::simd::{Lanes, Simd};
@@ -78,7 +79,19 @@ impl<L: Lanes> FormatVisitor for Unpack<'_, L> {
         let Some(blocks) = quant::blocks::<F>(self.bytes) else { return false };
         assert_eq!(blocks.len() * F::LEN, self.out.len());
         let l = self.l;
-        for (block, out) in blocks.iter().zip(self.out.chunks_exact_mut(F::LEN)) {
+        let (whole, rest) = self.out.as_chunks_mut::<X_BLOCK>();
+        let per_whole = X_BLOCK / F::LEN;
+        let (whole_blocks, rest_blocks) = blocks.split_at(whole.len() * per_whole);
+        let mut pieces = [Piece { u: [0; X_BLOCK], d: [0.0; 16], m: [0.0; 16] }; AHEAD];
+        for (blocks, out) in whole_blocks.chunks(AHEAD * per_whole).zip(whole.chunks_mut(AHEAD)) {
+            for (blocks, piece) in blocks.chunks_exact(per_whole).zip(&mut pieces) {
+                unpack_whole(l, blocks, piece);
+            }
+            for (piece, out) in pieces.iter().zip(out) {
+                piece.write::<L, F>(l, out);
+            }
+        }
+        for (block, out) in rest_blocks.iter().zip(rest.chunks_exact_mut(F::LEN)) {
             let scales = block.scales(l);
             for (g, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 let u = block.unpack(l, g);
@@ -89,6 +102,56 @@ impl<L: Lanes> FormatVisitor for Unpack<'_, L> {
             }
         }
         true
+    }
+}
+
+/// 256 elements on their way. From here bytes widen and scales spread while they are loaded; from one register to another both
+/// are shuffles, which would take twice as long as all the rest.
+#[derive(Clone, Copy)]
+struct Piece {
+    u: [u8; X_BLOCK],
+    /// Of groups or of their halves, in the order of the elements.
+    d: [f32; 16],
+    m: [f32; 16],
+}
+
+/// Pieces that are unpacked before the first is written: were it one, compilers would keep it in registers.
+const AHEAD: usize = 4;
+
+#[inline(always)]
+fn unpack_whole<L: Lanes, F: Format>(l: L, blocks: &[F], piece: &mut Piece) {
+    let mut of_group = [&blocks[0]; 8];
+    for (g, block) in of_group.iter_mut().enumerate() {
+        *block = &blocks[g / F::GROUPS];
+    }
+    for (g, u) in piece.u.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        l.store(u, of_group[g].unpack(l, g % F::GROUPS));
+    }
+    let ScaleVectors { mut d, mut m } = F::scale_vectors(l, of_group);
+    if F::HALVES {
+        d = l.zip(l.halves_apart(d));
+        m = l.zip(l.halves_apart(m));
+    }
+    for v in 0..if F::HALVES { 2 } else { 1 } {
+        let minima = match F::ZERO {
+            Zero::Minima => m[v],
+            Zero::Offset(offset) => l.mul(d[v], l.splat_f32(-f32::from(offset))),
+        };
+        l.store_f32(&mut piece.d.as_chunks_mut::<8>().0[v], d[v]);
+        l.store_f32(&mut piece.m.as_chunks_mut::<8>().0[v], minima);
+    }
+}
+
+impl Piece {
+    #[inline(always)]
+    fn write<L: Lanes, F: Format>(&self, l: L, out: &mut [f32; X_BLOCK]) {
+        for (i, (out, u)) in out.as_chunks_mut::<16>().0.iter_mut().zip(self.u.as_chunks::<16>().0).enumerate() {
+            let part = if F::HALVES { i } else { i / 2 };
+            let (d, m) = (l.splat_f32(self.d[part]), l.splat_f32(self.m[part]));
+            for (out, u) in out.as_chunks_mut::<8>().0.iter_mut().zip(u.as_chunks::<8>().0) {
+                l.store_f32(out, l.fma(l.bytes(*u), d, m));
+            }
+        }
     }
 }
 
@@ -112,8 +175,8 @@ impl Kernel for FromFloat<'_> {
             match dtype {
                 DType::F16 => return to_f16(s, x, bytes),
                 DType::BF16 => return to_bf16(x, bytes),
-                DType::Q8_0 => return to_blocks(x, bytes, to_q8_0),
-                DType::Q4_0 => return to_blocks(x, bytes, to_q4_0),
+                DType::Q8_0 => return to_blocks::<legacy::Q8_0>(x, bytes),
+                DType::Q4_0 => return to_blocks::<legacy::Q4_0>(x, bytes),
                 // Rare ones.
                 _ => {}
             }
@@ -157,11 +220,18 @@ fn to_bf16(x: &[f32], bytes: &mut [u8]) -> bool {
     true
 }
 
-/// Rounds block by block; blocks that `round` leaves alone take the way of all types.
+/// A type of caches that is rounded with vectors. A trait and not a function passed on: that would not take on the
+/// instructions of the kernel.
+trait Rounded: quant::Quantize {
+    /// A block; `None` for what takes the way of all types.
+    fn round(x: &[f32; 32]) -> Option<Self>;
+}
+
+/// Rounds block by block.
 #[inline(always)]
-fn to_blocks<F: quant::Quantize>(x: &[f32], bytes: &mut [u8], round: impl Fn(&[f32; 32]) -> Option<F>) -> bool {
+fn to_blocks<F: Rounded>(x: &[f32], bytes: &mut [u8]) -> bool {
     for (x, bytes) in x.as_chunks::<32>().0.iter().zip(bytes.chunks_exact_mut(size_of::<F>())) {
-        let block = match round(x) {
+        let block = match F::round(x) {
             Some(block) => block,
             None => F::quantize(x),
         };
@@ -178,33 +248,37 @@ fn scale(largest: f32, end: f32) -> Option<(f32, f32)> {
     (d.is_finite() && inverse.is_finite()).then_some((d, inverse))
 }
 
-#[inline(always)]
-fn to_q8_0(x: &[f32; 32]) -> Option<legacy::Q8_0> {
-    let (d, inverse) = scale(f32::from_bits(largest(x)), 127.0)?;
-    let mut ints = [0i32; 32];
-    for (i, x) in ints.iter_mut().zip(x) {
-        // Half away from zero: the number below 1/2 keeps what is just below a half from being rounded up.
-        let v = x * inverse;
-        *i = math::round((v + 0.499_999_97f32.copysign(v)).trunc());
+impl Rounded for legacy::Q8_0 {
+    #[inline(always)]
+    fn round(x: &[f32; 32]) -> Option<Self> {
+        let (d, inverse) = scale(f32::from_bits(largest(x)), 127.0)?;
+        let mut qs = [0; 32];
+        for (q, x) in qs.iter_mut().zip(x) {
+            // Half away from zero: the number below 1/2 keeps what is just below a half from being rounded up.
+            let v = x * inverse;
+            *q = math::round((v + 0.499_999_97f32.copysign(v)).trunc()) as i8;
+        }
+        Some(Self { d: quant::to_f16(d), qs })
     }
-    Some(legacy::Q8_0 { d: quant::to_f16(d), qs: ints.map(|i| i as i8) })
 }
 
-#[inline(always)]
-fn to_q4_0(x: &[f32; 32]) -> Option<legacy::Q4_0> {
-    let largest = largest(x);
-    // The first of several counts, with its sign.
-    let first = x.iter().find(|v| v.to_bits() & !0x8000_0000 == largest && largest > 0).map_or(0.0, |v| *v);
-    let (d, inverse) = scale(first, -8.0)?;
-    let mut ints = [0i32; 32];
-    for (i, x) in ints.iter_mut().zip(x) {
-        *i = math::round((x * inverse + 8.5).trunc()).min(15);
+impl Rounded for legacy::Q4_0 {
+    #[inline(always)]
+    fn round(x: &[f32; 32]) -> Option<Self> {
+        let largest = largest(x);
+        // The first of several counts, with its sign.
+        let first = x.iter().find(|v| v.to_bits() & !0x8000_0000 == largest && largest > 0).map_or(0.0, |v| *v);
+        let (d, inverse) = scale(first, -8.0)?;
+        let mut ints = [0i32; 32];
+        for (i, x) in ints.iter_mut().zip(x) {
+            *i = math::round((x * inverse + 8.5).trunc()).min(15);
+        }
+        let mut qs = [0; 16];
+        for (j, q) in qs.iter_mut().enumerate() {
+            *q = (ints[j] | ints[j + 16] << 4) as u8;
+        }
+        Some(Self { d: quant::to_f16(d), qs })
     }
-    let mut qs = [0; 16];
-    for (j, q) in qs.iter_mut().enumerate() {
-        *q = (ints[j] | ints[j + 16] << 4) as u8;
-    }
-    Some(legacy::Q4_0 { d: quant::to_f16(d), qs })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{Needs, Part, Run, Worker};
 use crate::backend::cpu::attention::{AttentionTask, Common, KvView, MANY_QUERIES, Partial, finish};
-use crate::backend::cpu::elementwise::{Hadamard, RotateHead};
+use crate::backend::cpu::elementwise::{Hadamard, RotateHeads};
 use crate::backend::cpu::memory::Tensor;
 use crate::backend::cpu::rows::FromFloat;
 use crate::backend::cpu::threads::Member;
@@ -148,9 +148,8 @@ impl Run<'_> {
             let queries: &mut [f32] = bytemuck::cast_slice_mut(queries);
             let states: &mut [Partial] = bytemuck::cast_slice_mut(states);
             let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
-            for (i, query) in queries.chunks_exact_mut(d_k.max(1)).enumerate() {
-                let (token, head) = place(i);
-                self.head(&a.q, &q, head, token, query)?;
+            for (token, queries) in tokens.clone().zip(queries.chunks_exact_mut((n_heads * d_k).max(1))) {
+                self.heads(&a.q, &q, heads_kv.start * group, token, queries)?;
             }
             AttentionTask {
                 common,
@@ -231,12 +230,10 @@ impl Run<'_> {
             // SAFETY: results of earlier steps are complete.
             row.copy_from_slice(unsafe { src.floats(at) });
             if src.value.ne[1] == 1 {
-                self.prepare(&store.heads, token, row)?;
+                self.prepare(&store.heads, token, d, row)?;
             }
         } else {
-            for (head, row) in row.chunks_exact_mut(d).enumerate() {
-                self.head(&store.heads, &src, head, token, row)?;
-            }
+            self.heads(&store.heads, &src, 0, token, row)?;
         }
         self.write_row(&state, &ids, token, row)
     }
@@ -259,25 +256,30 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A head of a token, prepared.
-    fn head(&self, heads: &Heads, src: &Tensor<'_>, head: usize, token: usize, out: &mut [f32]) -> Result<(), Error> {
-        // SAFETY: results of earlier steps are complete.
-        out.copy_from_slice(unsafe { src.floats([head, token, 0]) });
-        self.prepare(heads, token, out)
+    /// Heads of a token from `first` on, prepared, one after the other.
+    fn heads(&self, heads: &Heads, src: &Tensor<'_>, first: usize, token: usize, out: &mut [f32]) -> Result<(), Error> {
+        let d = src.value.ne[0];
+        for (i, out) in out.chunks_exact_mut(d.max(1)).enumerate() {
+            // SAFETY: results of earlier steps are complete.
+            out.copy_from_slice(unsafe { src.floats([first + i, token, 0]) });
+        }
+        self.prepare(heads, token, d, out)
     }
 
-    /// `[norm] → [rope] → [scale] → [hadamard]` of a head in place.
-    fn prepare(&self, heads: &Heads, token: usize, row: &mut [f32]) -> Result<(), Error> {
+    /// `[norm] → [rope] → [scale] → [hadamard]` of heads of `d` elements in place.
+    fn prepare(&self, heads: &Heads, token: usize, d: usize, row: &mut [f32]) -> Result<(), Error> {
         if let Some(id) = heads.norm {
-            let mut head = [0.0; MAX_HEAD];
-            let head =
-                head.get_mut(..row.len()).ok_or_else(|| Error::Unsupported(format!("heads of {}", row.len())))?;
-            head.copy_from_slice(row);
-            self.weighted(id)?.run(self.isa, head, row);
+            let norm = self.weighted(id)?;
+            let mut buffer = [0.0; MAX_HEAD];
+            let before = buffer.get_mut(..d).ok_or_else(|| Error::Unsupported(format!("heads of {d}")))?;
+            for head in row.chunks_exact_mut(d.max(1)) {
+                before.copy_from_slice(head);
+                norm.run(self.isa, before, head);
+            }
         }
         if let Some(id) = heads.rope {
             let (rope, sin, cos) = self.ropes.of(id, token).ok_or_else(|| self.unexpected(id))?;
-            self.isa.run(RotateHead { kind: rope.kind, sin, cos, x: row });
+            self.isa.run(RotateHeads { kind: rope.kind, sin, cos, d, x: row });
         }
         if let Some(id) = heads.scale {
             let &Op::Scale { scale, .. } = self.op(id)?.0 else { return Err(self.unexpected(id)) };

@@ -3,7 +3,7 @@
 use super::linear::takes_blocks;
 use super::{Needs, Part, Run, Worker, take_rows};
 use crate::backend::cpu::act::{QuantizeRow, XBlock, x_blocks};
-use crate::backend::cpu::elementwise::{BinaryRow, GluRow, Hadamard, RotateHead, SoftMaxRow, UnaryRow};
+use crate::backend::cpu::elementwise::{BinaryRow, GluRow, Hadamard, RotateHeads, SoftMaxRow, UnaryRow};
 use crate::backend::cpu::float_product::{FloatProduct, dot};
 use crate::backend::cpu::kernels::Kernel;
 use crate::backend::cpu::memory::Tensor;
@@ -11,7 +11,6 @@ use crate::backend::cpu::product::{Product, Sink, Weights};
 use crate::backend::cpu::scratch::Scratch;
 use crate::backend::cpu::simd::{Rows, Simd};
 use crate::backend::cpu::threads::Member;
-use crate::backend::reference::largest;
 use crate::error::Error;
 use crate::graph::{BinaryOp, Graph, Op, Source, ValueId};
 use crate::quant::DType;
@@ -163,7 +162,7 @@ impl Run<'_> {
             Op::Rope(_) => {
                 row_of(x, at, a, result);
                 let (rope, sin, cos) = self.ropes.of(id, at[1]).ok_or_else(missing)?;
-                self.isa.run(RotateHead { kind: rope.kind, sin, cos, x: result });
+                self.isa.run(RotateHeads { kind: rope.kind, sin, cos, d: result.len(), x: result });
             }
             Op::Hadamard { n } => {
                 row_of(x, at, a, result);
@@ -229,14 +228,16 @@ impl Run<'_> {
     fn top_k(&self, m: &Member<'_>, worker: &mut Worker, id: ValueId, k: usize) -> Part {
         let out = self.memory.tensor(id)?;
         let x = self.memory.tensor(self.op(id)?.1[0])?;
-        let [buffer] = worker.rows.split([x.value.ne[0] * 4]);
+        let Worker { rows: buffers, slots: best, .. } = worker;
+        let [buffer] = buffers.split([x.value.ne[0] * 4]);
         let buffer: &mut [f32] = bytemuck::cast_slice_mut(buffer);
         while let Some(rows) = take_rows(m, out.value.n_rows(), x.value.ne[0]) {
             for i in rows {
                 let at = out.row_at(i);
                 // SAFETY: operands are complete, and each row of the result is taken once.
                 let (row, result) = unsafe { (self.row(&x, at, buffer), out.bytes_mut(at, 0, 4 * k)) };
-                result.copy_from_slice(bytemuck::cast_slice(&largest(row, k)));
+                largest(row, k, best);
+                result.copy_from_slice(bytemuck::cast_slice(best));
             }
         }
         Ok(())
@@ -389,6 +390,18 @@ impl Run<'_> {
                 to.copy_from_slice(unsafe { self.floats.read(from * k, k) });
             }
             FloatProduct { w, rows, x: Rows::new(floats, k, k, n), scratch, sink }.compute(self.isa);
+        }
+    }
+}
+
+/// Indices of the `k` largest elements, the largest first; of equal ones the first.
+fn largest(row: &[f32], k: usize, best: &mut Vec<u32>) {
+    best.clear();
+    for (i, v) in row.iter().enumerate() {
+        let at = best.partition_point(|&b| row[b as usize].total_cmp(v).is_ge());
+        if at < k {
+            best.truncate(k - 1);
+            best.insert(at, i as u32);
         }
     }
 }

@@ -109,6 +109,18 @@ pub trait Lanes: Copy {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// Magnitudes.
     fn abs(self, a: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * 2^n` where that is a normal number; `n` are the low 9 bits of `power`.
+    fn times_power(self, a: Self::F, power: Self::F) -> Self::F;
+    /// `a` where `x` is at least `least` or NaN, else 0.
+    fn keep_from(self, least: f32, x: Self::F, a: Self::F) -> Self::F;
+    /// Elements of two vectors by turns.
+    fn zip(self, a: [Self::F; 2]) -> [Self::F; 2];
+    /// Every element in the place of its neighbour.
+    fn swap_pairs(self, a: Self::F) -> Self::F;
     /// Bytes `8 * i ..` as f32.
     fn widen(self, b: Self::B, i: usize) -> Self::F;
     /// 32 i16.

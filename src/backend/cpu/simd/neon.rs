@@ -289,6 +289,42 @@ impl Lanes for Neon {
         from_fn(|h| unsafe { vbslq_f32(vcgtq_f32(a[h], b[h]), a[h], b[h]) })
     }
     #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { vsubq_f32(a[h], b[h]) })
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { vdivq_f32(a[h], b[h]) })
+    }
+    #[inline(always)]
+    fn times_power(self, a: Self::F, power: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe {
+            let n = vshlq_n_s32::<23>(vreinterpretq_s32_f32(power[h]));
+            vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a[h]), n))
+        })
+    }
+    #[inline(always)]
+    fn keep_from(self, least: f32, x: Self::F, a: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe {
+            let gone = vcltq_f32(x[h], vdupq_n_f32(least));
+            vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a[h]), gone))
+        })
+    }
+    #[inline(always)]
+    fn zip(self, [a, b]: [Self::F; 2]) -> [Self::F; 2] {
+        // SAFETY: NEON is there.
+        from_fn(|h| unsafe { [vzip1q_f32(a[h], b[h]), vzip2q_f32(a[h], b[h])] })
+    }
+    #[inline(always)]
+    fn swap_pairs(self, a: Self::F) -> Self::F {
+        // SAFETY: NEON is there.
+        a.map(|a| unsafe { vrev64q_f32(a) })
+    }
+    #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
         // SAFETY: NEON is there.
         a.map(|a| unsafe { vabsq_f32(a) })

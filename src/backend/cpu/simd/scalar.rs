@@ -140,6 +140,30 @@ impl Lanes for Scalar {
         a.map(f32::abs)
     }
     #[inline(always)]
+    fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    fn times_power(self, a: [f32; 8], power: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| f32::from_bits(a[i].to_bits().wrapping_add(power[i].to_bits() << 23)))
+    }
+    #[inline(always)]
+    fn keep_from(self, least: f32, x: [f32; 8], a: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| if x[i] < least { 0.0 } else { a[i] })
+    }
+    #[inline(always)]
+    fn zip(self, a: [[f32; 8]; 2]) -> [[f32; 8]; 2] {
+        from_fn(|half| from_fn(|i| a[i % 2][4 * half + i / 2]))
+    }
+    #[inline(always)]
+    fn swap_pairs(self, a: [f32; 8]) -> [f32; 8] {
+        from_fn(|i| a[i ^ 1])
+    }
+    #[inline(always)]
     fn f16(self, h: half::f16) -> f32 {
         h.to_f32()
     }
