@@ -202,6 +202,9 @@ mod tests {
                     (3, 33, 5),
                     (2, 40, 7),
                     (19, 70, 15),
+                    // Long rows, which are read in place by up to eight tokens everywhere.
+                    (66, 9, 6),
+                    (67, 3, 8),
                 ] {
                     let error = worst(isa, dtype, blocks * len, m, n);
                     assert!(error < TOLERANCE, "{} {dtype} {blocks} blocks x {m} x {n}: {error}", isa.name());
