@@ -52,6 +52,11 @@ struct Experts {
     rows: u32,
 }
 
+/// Whether a weight loses nothing that matters as f16: f32 has more digits, bf16 more range.
+fn fits_half(p: &Product) -> bool {
+    !matches!(p.weight.dtype, DType::F32 | DType::BF16)
+}
+
 impl Compiler<'_> {
     pub(super) fn linear(&mut self, l: &Linear) -> Result<()> {
         let x = self.value(l.x);
@@ -78,7 +83,7 @@ impl Compiler<'_> {
             self.norm_to(norm, None, word(acts.at)?)?;
         }
         // Beyond the few, products of halves, where the device has them.
-        if n > FEW && k.is_multiple_of(DEPTH) && self.has_matrices() {
+        if n > FEW && k.is_multiple_of(DEPTH) && self.has_matrices() && products.iter().all(fits_half) {
             acts.halves = self.take_scratch(n * k / 2);
             let params = Params::default().u(&[word(n * k)?, word(acts.at)?, word(acts.halves)?, 0]);
             self.add(Kernel::plain("halve", &[]), Bindings::default(), params, grid_of((n * k).div_ceil(512)))?;
