@@ -70,6 +70,7 @@ impl Kernel {
         const WORDS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/words")];
         const VECTORS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/vectors")];
         let sums = if self.subgroup.is_some() { wgsl!("reduce/sums_subgroup") } else { wgsl!("reduce/sums_plain") };
+        let shuffle = if self.subgroup.is_some() { wgsl!("reduce/shuffle") } else { wgsl!("reduce/shuffle_plain") };
         let (base, own): ([&str; 2], Vec<&str>) = match self.name {
             "elementwise" => (WORDS, vec![wgsl!("elementwise"), wgsl!("activation")]),
             "rows" => (WORDS, vec![wgsl!("rows"), wgsl!("reduce/plain")]),
@@ -83,7 +84,15 @@ impl Kernel {
             "matvec" => (WORDS, vec![wgsl!("matvec"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation"), sums]),
             "matvec_fast" => (
                 VECTORS,
-                vec![wgsl!("matvec_fast"), wgsl!("linear"), wgsl!("matrix"), wgsl!("fast"), wgsl!("activation"), sums],
+                vec![
+                    wgsl!("matvec_fast"),
+                    wgsl!("emit"),
+                    wgsl!("linear"),
+                    wgsl!("matrix"),
+                    wgsl!("fast"),
+                    wgsl!("activation"),
+                    shuffle,
+                ],
             ),
             "matmul" => (WORDS, vec![wgsl!("matmul"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")]),
             "matmul_coop" => {
@@ -157,8 +166,16 @@ pub fn compositions() -> Vec<Kernel> {
             let sizes = [u("WG", 64), u("ROWS", 4)];
             all.push(Kernel { subgroup, ..of("matvec", &sizes) });
             if is_fast(format) {
-                for (tokens, parts) in [(1, 1), (1, 2), (4, 1), (2, 2)] {
-                    let constants = [&sizes[..], &[u("TOKENS", tokens), u("PARTS", parts)]].concat();
+                for (tokens, parts, emit, split) in [(1, 1, 0, 1), (1, 2, 1, 1), (4, 1, 1, 2), (2, 2, 0, 1)] {
+                    let constants = [
+                        u("WG", 256),
+                        u("LANES", 32),
+                        u("ROWS", 4),
+                        u("SPLIT", split),
+                        u("TOKENS", tokens),
+                        u("PARTS", parts),
+                        u("EMIT", emit),
+                    ];
                     all.push(Kernel { subgroup, ..of("matvec_fast", &constants) });
                 }
             }

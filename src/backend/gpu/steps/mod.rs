@@ -1,6 +1,7 @@
 //! From the steps of a plan to dispatches: one file per family. [`compile`] is the entry; `Compiler` finds where values lie.
 
 mod attention;
+mod handed;
 mod linear;
 mod node;
 
@@ -40,6 +41,7 @@ pub struct Target<'a> {
 /// [`Error::Unsupported`]: something is beyond the device's limits; [`Error::Memory`]; [`Error::Device`].
 pub fn compile(target: &Target, plan: &Plan) -> Result<Program> {
     let mut compiler = Compiler::new(target, plan);
+    compiler.find_wanted()?;
     for step in &plan.steps {
         compiler.scratch = compiler.scratch_base;
         match step {
@@ -87,6 +89,7 @@ struct Compiler<'a> {
     scratch_base: usize,
     scratch: usize,
     most: usize,
+    hands: handed::Hands,
 }
 
 impl<'a> Compiler<'a> {
@@ -117,7 +120,7 @@ impl<'a> Compiler<'a> {
             .zip(&outputs)
             .map(|(id, &at)| (at as u32, plan.graph.value(*id).n_elements()))
             .collect();
-        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next }
+        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next, hands: Default::default() }
     }
 
     fn value(&self, id: ValueId) -> &'a Value {
