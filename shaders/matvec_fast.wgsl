@@ -114,10 +114,21 @@ fn main(
             set_number(m.to + token * m.stride + row, x);
         }
         if EMIT == 1u {
-            keep(i, x, row);
+            var weight = 1.0;
+            if p.emit.w != 0u && row < m.rows {
+                weight = number_at(p.emit_norm.x, p.emit.w - 1u + row);
+            }
+            keep(i, x, weight);
         }
     }
     if EMIT == 1u {
-        emit(rows.y, t, lid);
+        workgroupBarrier();
+        for (var i = lid; i < RESULTS / 4u; i += WG) {
+            let row = rows.y + i * 4u % GROUP_ROWS;
+            let token = t + i * 4u / GROUP_ROWS;
+            if row < m.rows && token < p.x.y {
+                emit_word(i, token * m.rows + row, p.emit.x, p.emit.y, p.emit.z);
+            }
+        }
     }
 }

@@ -51,9 +51,13 @@ struct Buffers {
     arena: wgpu::Buffer,
     masks: wgpu::Buffer,
     staging: wgpu::Buffer,
+    counters: wgpu::Buffer,
     nothing: [wgpu::Buffer; 4],
     generation: u64,
 }
+
+/// Counters of workgroups that are ready, `attention_few.wgsl`: as many as a dispatch counts apart.
+const COUNTERS: usize = 4096;
 
 const STORAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST).union(wgpu::BufferUsages::COPY_SRC);
@@ -72,6 +76,7 @@ impl Gpu {
             arena: small("arena")?,
             masks: small("masks")?,
             staging: device.buffer("results", 256, STAGING)?,
+            counters: device.buffer("counters", 4 * COUNTERS as u64, STORAGE)?,
             nothing: [small("nothing")?, small("nothing")?, small("nothing")?, small("nothing")?],
             generation: 1,
         };
@@ -127,7 +132,13 @@ impl Gpu {
                 b.generation += 1;
             }
         }
-        let shared = Shared { arena: &b.arena, masks: &b.masks, nothing: &b.nothing, generation: b.generation };
+        let shared = Shared {
+            arena: &b.arena,
+            masks: &b.masks,
+            counters: &b.counters,
+            nothing: &b.nothing,
+            generation: b.generation,
+        };
         program.bind(&self.device, &shared)?;
         // Inputs follow each other in the arena: one copy.
         if let (Some(first), Some(last)) = (program.inputs.first(), program.inputs.last()) {

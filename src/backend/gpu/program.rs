@@ -79,6 +79,8 @@ pub struct Shared<'a> {
     pub arena: &'a wgpu::Buffer,
     /// Masks.
     pub masks: &'a wgpu::Buffer,
+    /// Count workgroups that are ready; zero between dispatches.
+    pub counters: &'a wgpu::Buffer,
     /// Stand in for what a kernel does not use.
     pub nothing: &'a [wgpu::Buffer; 4],
     /// Changes whenever one of them is another.
@@ -149,6 +151,7 @@ impl Program {
                     size: wgpu::BufferSize::new(PARAMS as u64),
                 }),
             });
+            entries.push(wgpu::BindGroupEntry { binding: 6, resource: shared.counters.as_entire_binding() });
             let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: None,
                 layout: &device.shaders.bindings,

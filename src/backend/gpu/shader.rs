@@ -67,11 +67,13 @@ impl Kernel {
 
     /// The files of the kernel.
     fn files(&self) -> Result<Vec<&'static str>> {
-        const WORDS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/words")];
-        const VECTORS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/vectors")];
+        const WORDS: &[&str] = &[wgsl!("bindings"), wgsl!("arena/words"), wgsl!("state/words")];
+        const VECTORS: &[&str] = &[wgsl!("bindings"), wgsl!("arena/vectors"), wgsl!("state/words")];
+        // The caches are bound by types of their own.
+        const CACHED: &[&str] = &[wgsl!("bindings"), wgsl!("arena/vectors")];
         let sums = if self.subgroup.is_some() { wgsl!("reduce/sums_subgroup") } else { wgsl!("reduce/sums_plain") };
         let shuffle = if self.subgroup.is_some() { wgsl!("reduce/shuffle") } else { wgsl!("reduce/shuffle_plain") };
-        let (base, own): ([&str; 2], Vec<&str>) = match self.name {
+        let (base, own): (&[&str], Vec<&str>) = match self.name {
             "elementwise" => (WORDS, vec![wgsl!("elementwise"), wgsl!("activation")]),
             "rows" => (WORDS, vec![wgsl!("rows"), wgsl!("reduce/plain")]),
             "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("reduce/plain")]),
@@ -79,6 +81,10 @@ impl Kernel {
             "halve" => (WORDS, vec![wgsl!("halve")]),
             "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
             "attention" => (WORDS, vec![wgsl!("attention"), wgsl!("kv")]),
+            "attention_few" => (
+                CACHED,
+                vec![wgsl!("attention_few"), wgsl!("emit"), wgsl!("matrix")],
+            ),
             "attention_join" => (WORDS, vec![wgsl!("attention_join")]),
             "get_rows" => (WORDS, vec![wgsl!("get_rows"), wgsl!("matrix")]),
             "matvec" => (WORDS, vec![wgsl!("matvec"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation"), sums]),
@@ -106,7 +112,18 @@ impl Kernel {
         };
         // Formats bring what their fast products need.
         let fast = (own.contains(&wgsl!("matrix")) && !own.contains(&wgsl!("fast"))).then_some(wgsl!("fast"));
-        Ok(base.into_iter().chain(own).chain(format).chain(fast).collect())
+        Ok(base.iter().copied().chain(own).chain(format).chain(fast).collect())
+    }
+
+    /// The WGSL that reads a cache of the type that a constant tells.
+    fn cache(&self, constant: &str) -> Result<&'static str> {
+        match self.constants.iter().find(|(name, _)| *name == constant) {
+            Some((_, 1)) => Ok(wgsl!("state/f32")),
+            Some((_, 2)) => Ok(wgsl!("state/f16")),
+            Some((_, 3)) => Ok(wgsl!("state/q8_0")),
+            Some((_, 4)) => Ok(wgsl!("state/q4_0")),
+            other => Err(Error::Internal(format!("no cache {other:?}"))),
+        }
     }
 
     /// The whole WGSL text.
@@ -127,6 +144,11 @@ impl Kernel {
         for file in self.files()? {
             text.push_str(file);
         }
+        if self.name == "attention_few" {
+            text.push_str(&self.cache("K_TYPE")?.replace("load8", "key8").replace("cache", "state"));
+            let values = self.cache("V_TYPE")?.replace("load8", "value8").replace("cache", "state_v");
+            text.push_str(&values.replace("@binding(3)", "@binding(4)"));
+        }
         Ok(text)
     }
 }
@@ -139,7 +161,17 @@ pub fn compositions() -> Vec<Kernel> {
     let mut all: Vec<Kernel> = Vec::new();
     all.extend((0..13).map(|op| Kernel::plain("elementwise", &[u("OP", op)])));
     all.extend((0..6).map(|op| Kernel::plain("rows", &[u("OP", op)])));
-    all.extend((0..5).map(|to| Kernel::plain("heads", &[u("TO", to)])));
+    for to in 0..5 {
+        all.push(Kernel::plain("heads", &[u("TO", to), u("TO_KEYS", 0), u("TO_VALUES", 0)]));
+        all.push(Kernel::plain("heads", &[u("TO", 0), u("TO_KEYS", to), u("TO_VALUES", to)]));
+    }
+    for (k, v) in (1..5).flat_map(|k| (1..5).map(move |v| (k, v))) {
+        for (d, heads, threads) in [(64, 1, 128), (128, 4, 256), (256, 2, 256)] {
+            let constants =
+                [u("D", d), u("HEADS", heads), u("WG", threads), u("K_TYPE", k), u("V_TYPE", v)];
+            all.push(Kernel { subgroup: Some(32), ..Kernel::plain("attention_few", &constants) });
+        }
+    }
     all.extend((1..5).map(|kind| Kernel::plain("fetch", &[u("K_TYPE", kind)])));
     all.extend(["quantize", "halve", "attention_join"].map(|name| Kernel::plain(name, &[])));
     for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
@@ -225,6 +257,7 @@ impl Shaders {
                 storage(3, false),
                 storage(4, false),
                 params,
+                storage(6, false),
             ],
         });
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

@@ -72,9 +72,13 @@ impl Compiler<'_> {
         l.mats.iter().any(|mat| is_fast(self.value(mat.w).dtype))
     }
 
-    /// Where the result `id` of `k` elements for each of `n` tokens goes as bytes, if it is wanted so.
-    pub(super) fn hand(&mut self, id: ValueId, k: usize, n: usize) -> Option<Handed> {
+    /// Where the result `id` of `k` elements for each of `n` tokens goes as bytes, if it is wanted so, and for a norm only if
+    /// the kernel can.
+    pub(super) fn hand(&mut self, id: ValueId, k: usize, n: usize, norms: bool) -> Option<Handed> {
         let norm = *self.hands.wanted.get(&id)?;
+        if norm.is_some() && !norms {
+            return None;
+        }
         if !k.is_multiple_of(UNIT) || n > FEW || self.value(id).n_elements() != k * n {
             return None;
         }

@@ -129,7 +129,7 @@ impl Compiler<'_> {
                     residual: None,
                     act,
                 };
-                let beside = Beside { gated: true, hand: self.hand(glu, gate.stride, n), ..Beside::default() };
+                let beside = Beside { gated: true, hand: self.hand(glu, gate.stride, n, true), ..Beside::default() };
                 return self.dispatch(&[(&one, &a.parts[0]), (&one, &b.parts[0])], acts, true, beside);
             }
             let (gate_to, up_to, m) = (gate.to, up.to, gate.stride);
@@ -137,7 +137,7 @@ impl Compiler<'_> {
             return self.glu(gate_to, up_to, to, m * n, act);
         }
         let hand = match (&l.mats[..], &products[..]) {
-            ([mat], [p]) if fast(p) && p.weight.parts.len() == 1 => self.hand(mat.out, p.stride, n),
+            ([mat], [p]) if fast(p) && p.weight.parts.len() == 1 => self.hand(mat.out, p.stride, n, true),
             _ => None,
         };
         self.products(&products, acts, &fast, hand)

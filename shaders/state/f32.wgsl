@@ -1,0 +1,6 @@
+// Eight elements of a cache of f32. For values, names and binding are those of the values.
+@group(0) @binding(3) var<storage, read_write> cache: array<vec4<u32>>;
+
+fn load8(at: u32, scales: u32) -> Eight {
+    return Eight(bitcast<vec4<f32>>(cache[at / 4u]), bitcast<vec4<f32>>(cache[at / 4u + 1u]));
+}
