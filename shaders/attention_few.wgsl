@@ -16,6 +16,18 @@ struct Params {
     x: vec4<f32>,
     // Heads whose slopes are powers of the first base; results as bytes: offset plus one (0: not), offset of their scales.
     alibi: vec4<u32>,
+    // With OWN: the token's key and value, each its offset and stride of heads.
+    own: vec4<u32>,
+    // Rotated dimensions, pairing (0: none, 1: neighbours, 2: halves), offset of the position, of the table.
+    rope: vec4<u32>,
+    // Where the rows of keys and values to be written are told; rows of their states.
+    rows: vec4<u32>,
+    // Norms of queries and keys, see `prepared`.
+    norms: vec4<u32>,
+    // Epsilons of their norms; scales of keys and queries.
+    own_x: vec4<f32>,
+    // Weights that are read ahead: first vector and number of them, twice.
+    ahead: vec4<u32>,
 }
 
 struct Eight {
@@ -104,6 +116,10 @@ fn main(
     @builtin(local_invocation_index) lid: u32,
     @builtin(subgroup_invocation_id) place: u32,
 ) {
+    if group.z >= p.ne.w {
+        read_ahead(group, lid);
+        return;
+    }
     let per_kv = (p.ne.y + HEADS - 1u) / HEADS;
     let kv = group.y / per_kv;
     let first_head = group.y % per_kv * HEADS;
@@ -125,12 +141,19 @@ fn main(
     let start = visible.start + group.z * rows;
     let end = min(visible.end, start + rows);
 
+    find_turns(lane);
+    if OWN == 1u {
+        store_own(kv, start, end, visible, group.z, team, lane, place);
+    }
     var qa: array<vec4<f32>, HEADS>;
     var qb: array<vec4<f32>, HEADS>;
     for (var h = 0u; h < HEADS; h += 1u) {
-        let at = (p.q.x + (head + min(h, n_heads - 1u)) * p.q.y + t * p.q.z + 8u * lane) / 4u;
-        qa[h] = bitcast<vec4<f32>>(arena[at]) * p.x.x;
-        qb[h] = bitcast<vec4<f32>>(arena[at + 1u]) * p.x.x;
+        var q = source8(p.q.x + (head + min(h, n_heads - 1u)) * p.q.y + t * p.q.z + 8u * lane);
+        if OWN == 1u {
+            q = prepared(q, p.norms.x, p.own_x.x, p.own_x.w, lane, place);
+        }
+        qa[h] = q.a * p.x.x;
+        qb[h] = q.b * p.x.x;
     }
     let my_head = lane % HEADS;
     var most = NONE;
@@ -319,5 +342,24 @@ fn result(i: u32, head: u32, n_heads: u32, t: u32, x: vec4<f32>, whole: vec2<f32
 fn hand_on(head: u32, n_heads: u32, t: u32, lid: u32) {
     for (var i = lid; i < n_heads * D / 4u; i += WG) {
         emit_word(i, (t * p.ne.x + head) * D + 4u * i, p.alibi.y - 1u, p.alibi.z, 0u);
+    }
+}
+
+// Workgroups beyond the parts read weights of what follows, which then lie in the cache of the device: attention over few rows
+// leaves its memory idle.
+fn read_ahead(group: vec3<u32>, lid: u32) {
+    // One word of each 32 bytes is enough.
+    let first = ((group.z - p.ne.w) * AHEAD_BLOCKS + group.y) * WG + lid;
+    let step = AHEAD_GROUPS * AHEAD_BLOCKS * WG;
+    var seen = 0u;
+    for (var i = first; i < p.ahead.y / 2u; i += step) {
+        seen |= weights[p.ahead.x + 2u * i].x;
+    }
+    for (var i = first; i < p.ahead.w / 2u; i += step) {
+        seen |= weights[p.ahead.z + 2u * i].x;
+    }
+    // Always false: no row of weights has all bits set alone.
+    if seen == 0x9e3779b9u {
+        arrived = seen;
     }
 }

@@ -42,23 +42,6 @@ fn set_state(i: u32, x: u32) {
     }
 }
 
-// Cosine and sine by which a pair rotates: the product of the rotations of the position's four bytes.
-fn rotation(pair: u32, pos: i32) -> vec2<f32> {
-    let pairs = job.ne.z / 2u;
-    let distance = u32(abs(pos));
-    var z = vec2(1.0, 0.0);
-    for (var level = 0u; level < 4u; level += 1u) {
-        let byte = (distance >> (8u * level)) & 255u;
-        if byte == 0u && level > 0u {
-            continue;
-        }
-        let at = job.at.z + 2u * ((level * 256u + byte) * pairs + pair);
-        let r = vec2(bitcast<f32>(constants[at]), bitcast<f32>(constants[at + 1u]));
-        z = vec2(z.x * r.x - z.y * r.y, z.x * r.y + z.y * r.x);
-    }
-    return vec2(z.x, select(z.y, -z.y, pos < 0));
-}
-
 fn normalize(lid: u32) {
     let n = job.ne.x;
     let kind = job.ne.w - 1u;
@@ -95,7 +78,7 @@ fn rotate(token: u32, lid: u32) {
     let pos = i32(arena[job.at.x + token]);
     let pairs = job.ne.z / 2u;
     for (var pair = lid; pair < pairs; pair += WG) {
-        let z = rotation(pair, pos);
+        let z = rotation(job.at.z, pairs, pair, pos);
         let a = select(pair, 2u * pair, job.how.z == 1u);
         let b = select(pair + pairs, 2u * pair + 1u, job.how.z == 1u);
         let x = head[a];
@@ -117,15 +100,6 @@ fn hadamard(lid: u32) {
         }
         workgroupBarrier();
     }
-}
-
-// As C's `roundf`.
-fn nearest(x: f32) -> i32 {
-    return i32(select(ceil(x - 0.5), floor(x + 0.5), x >= 0.0));
-}
-
-fn half_precision(x: f32) -> f32 {
-    return unpack2x16float(pack2x16float(vec2(x, 0.0))).x;
 }
 
 // Writes word `w` of the head, whose first element in the state is `at`: four elements of a block of 32.

@@ -2,6 +2,8 @@
 // along the same rows; a workgroup has GROUP_ROWS rows and TOKENS tokens. With two PARTS, the same rows of two matrices, gate
 // first.
 //
+// MIXED: matrices of a second type are among them, whose functions have names that end in `_b`.
+//
 // The sums of squares that came with the activations are what normalizes the products; results can be handed on the same
 // way, as bytes beside the f32: see `emit.wgsl`.
 
@@ -60,21 +62,12 @@ fn main(
     let team = lid / LANES;
     let slice = team % SPLIT;
     let team_row = team / SPLIT * ROWS;
+    let line = rows.y + team_row;
     var sums: array<f32, NSUM>;
-    for (var u = slice * LANES + lane; u < p.x.x / 64u; u += LANES * SPLIT) {
-        let b = x_blocks(u);
-        for (var i = 0u; i < TOKENS; i += 1u) {
-            let x = x_row(min(t + i, p.x.y - 1u));
-            let xa = x32(x, b.x);
-            let xb = x32(x, b.y);
-            for (var r = 0u; r < ROWS; r += 1u) {
-                let row = first + min(rows.y + team_row + r, m.rows - 1u);
-                sums[i * ROWS + r] += dot64(m, row, u, xa, xb);
-                if GATED {
-                    sums[(TOKENS + i) * ROWS + r] += dot64(p.mats[1], row, u, xa, xb);
-                }
-            }
-        }
+    if MIXED == 1u && m.other == 1u {
+        sums = products_b(m, first, line, t, slice * LANES + lane);
+    } else {
+        sums = products(m, first, line, t, slice * LANES + lane);
     }
     let slot = lane / SHUFFLE + slice * (LANES / SHUFFLE);
     for (var i = 0u; i < TOKENS * PARTS; i += 1u) {

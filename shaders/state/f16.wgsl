@@ -5,3 +5,8 @@ fn load8(at: u32, scales: u32) -> Eight {
     let w = cache[at / 8u];
     return Eight(vec4(unpack2x16float(w.x), unpack2x16float(w.y)), vec4(unpack2x16float(w.z), unpack2x16float(w.w)));
 }
+
+fn store8(at: u32, scales: u32, x: Eight) {
+    cache[at / 8u] =
+        vec4(pack2x16float(x.a.xy), pack2x16float(x.a.zw), pack2x16float(x.b.xy), pack2x16float(x.b.zw));
+}

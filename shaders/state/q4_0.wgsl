@@ -7,3 +7,6 @@ fn load8(at: u32, scales: u32) -> Eight {
     let d = bitcast<f32>(cache[i >> 1u][i & 1u]);
     return Eight(d * (nibble4(w.x, (at & 16u) / 4u) - 8.0), d * (nibble4(w.y, (at & 16u) / 4u) - 8.0));
 }
+
+// Not stored by this kernel: a word has elements of two threads.
+fn store8(at: u32, scales: u32, x: Eight) {}

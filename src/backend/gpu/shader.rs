@@ -14,6 +14,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// The type of the weights that it reads, for kernels that are composed with a format.
     pub format: Option<DType>,
+    /// A second type of weights that `matvec_fast` finds among the first.
+    pub second: Option<DType>,
     /// Names and values of its constants.
     pub constants: Vec<(&'static str, u32)>,
     /// Threads of a subgroup, at least, if it may use subgroup operations.
@@ -62,7 +64,7 @@ pub fn is_fast(dtype: DType) -> bool {
 impl Kernel {
     /// A kernel without a format.
     pub fn plain(name: &'static str, constants: &[(&'static str, u32)]) -> Kernel {
-        Kernel { name, format: None, constants: constants.to_vec(), subgroup: None }
+        Kernel { name, format: None, second: None, constants: constants.to_vec(), subgroup: None }
     }
 
     /// The files of the kernel.
@@ -76,14 +78,21 @@ impl Kernel {
         let (base, own): (&[&str], Vec<&str>) = match self.name {
             "elementwise" => (WORDS, vec![wgsl!("elementwise"), wgsl!("activation")]),
             "rows" => (WORDS, vec![wgsl!("rows"), wgsl!("reduce/plain")]),
-            "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("reduce/plain")]),
+            "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("rotation"), wgsl!("rounding"), wgsl!("reduce/plain")]),
             "quantize" => (WORDS, vec![wgsl!("quantize"), wgsl!("reduce/plain")]),
             "halve" => (WORDS, vec![wgsl!("halve")]),
             "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
             "attention" => (WORDS, vec![wgsl!("attention"), wgsl!("kv")]),
             "attention_few" => (
                 CACHED,
-                vec![wgsl!("attention_few"), wgsl!("emit"), wgsl!("matrix")],
+                vec![
+                    wgsl!("attention_few"),
+                    wgsl!("attention_own"),
+                    wgsl!("rotation"),
+                    wgsl!("rounding"),
+                    wgsl!("emit"),
+                    wgsl!("matrix"),
+                ],
             ),
             "attention_join" => (WORDS, vec![wgsl!("attention_join")]),
             "get_rows" => (WORDS, vec![wgsl!("get_rows"), wgsl!("matrix")]),
@@ -92,6 +101,7 @@ impl Kernel {
                 VECTORS,
                 vec![
                     wgsl!("matvec_fast"),
+                    wgsl!("products"),
                     wgsl!("emit"),
                     wgsl!("linear"),
                     wgsl!("matrix"),
@@ -144,13 +154,40 @@ impl Kernel {
         for file in self.files()? {
             text.push_str(file);
         }
+        if self.name == "matvec_fast" {
+            match self.second {
+                None => text.push_str(wgsl!("products_alone")),
+                Some(dtype) => {
+                    let format = format_source(dtype).unwrap_or_default();
+                    text.push_str(&renamed(&[wgsl!("products"), format].concat()));
+                }
+            }
+        }
         if self.name == "attention_few" {
-            text.push_str(&self.cache("K_TYPE")?.replace("load8", "key8").replace("cache", "state"));
-            let values = self.cache("V_TYPE")?.replace("load8", "value8").replace("cache", "state_v");
+            text.push_str(&self.cache("K_TYPE")?.replace("load8", "key8").replace("store8", "store_key8").replace("cache", "state"));
+            let values = self.cache("V_TYPE")?.replace("load8", "value8").replace("store8", "store_value8");
+            let values = values.replace("cache", "state_v");
             text.push_str(&values.replace("@binding(3)", "@binding(4)"));
         }
         Ok(text)
     }
+}
+
+/// A text whose functions have names that end in `_b`.
+fn renamed(source: &str) -> String {
+    let names = source.lines().filter_map(|line| line.strip_prefix("fn ")?.split('(').next());
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    names.fold(source.to_string(), |text, name| {
+        let call = format!("{name}(");
+        let mut parts = text.split(&call[..]);
+        let mut renamed = parts.next().unwrap_or_default().to_string();
+        for part in parts {
+            renamed.push_str(name);
+            renamed.push_str(if renamed.strip_suffix(name).is_some_and(|s| s.ends_with(is_name)) { "(" } else { "_b(" });
+            renamed.push_str(part);
+        }
+        renamed
+    })
 }
 
 /// One kernel of every composition, for those who check them all: formats, types of states, with subgroups and without.
@@ -168,7 +205,7 @@ pub fn compositions() -> Vec<Kernel> {
     for (k, v) in (1..5).flat_map(|k| (1..5).map(move |v| (k, v))) {
         for (d, heads, threads) in [(64, 1, 128), (128, 4, 256), (256, 2, 256)] {
             let constants =
-                [u("D", d), u("HEADS", heads), u("WG", threads), u("K_TYPE", k), u("V_TYPE", v)];
+                [u("D", d), u("HEADS", heads), u("WG", threads), u("OWN", heads % 2), u("AHEAD_GROUPS", 4), u("AHEAD_BLOCKS", 8), u("K_TYPE", k), u("V_TYPE", v)];
             all.push(Kernel { subgroup: Some(32), ..Kernel::plain("attention_few", &constants) });
         }
     }
@@ -207,8 +244,10 @@ pub fn compositions() -> Vec<Kernel> {
                         u("TOKENS", tokens),
                         u("PARTS", parts),
                         u("EMIT", emit),
+                        u("MIXED", u32::from(split == 2)),
                     ];
-                    all.push(Kernel { subgroup, ..of("matvec_fast", &constants) });
+                    let second = (split == 2).then_some(DType::Q6K);
+                    all.push(Kernel { subgroup, second, ..of("matvec_fast", &constants) });
                 }
             }
         }
@@ -258,6 +297,7 @@ impl Shaders {
                 storage(4, false),
                 params,
                 storage(6, false),
+                storage(7, true),
             ],
         });
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

@@ -1,6 +1,7 @@
 //! Attention: heads are prepared and stored, then attended over.
 
 use super::node::MAX_HEAD;
+use super::own::Own;
 use super::*;
 use crate::graph::fuse::{FusedAttention, Heads};
 use crate::graph::{Attention, Norm, NormKind, Rope, RopeKind};
@@ -70,6 +71,11 @@ struct Rows {
 impl Compiler<'_> {
     pub(super) fn attention(&mut self, a: &FusedAttention) -> Result<()> {
         let (mut q, shape) = self.heads_source(&a.q)?;
+        if let Some(own) = self.own(a, &q, shape)?
+            && self.attend_few(a.node, q, shape, Some(own))?
+        {
+            return Ok(());
+        }
         let mut jobs = Vec::with_capacity(3);
         let h = how(&a.q);
         if !h.is_empty() {
@@ -94,7 +100,7 @@ impl Compiler<'_> {
                 self.heads(job)?;
             }
         }
-        if self.attend_few(a.node, q, shape)? { Ok(()) } else { self.attend(a.node, q, shape) }
+        if self.attend_few(a.node, q, shape, None)? { Ok(()) } else { self.attend(a.node, q, shape) }
     }
 
     fn heads_source(&self, heads: &Heads) -> Result<(Operand, Shape)> {
@@ -174,7 +180,7 @@ impl Compiler<'_> {
                 Some(_) => return Err(Error::Unsupported("frequency factors that are no weight".into())),
             };
             let vector = self.rotations(&rope, factors.as_deref())?;
-            if !put(&mut bindings.constants, vector.buffer) {
+            if !put(&mut bindings.tables, vector.buffer) {
                 return Ok(None);
             }
             (n_dims, table) = (rope.n_dims, vector.at);
@@ -224,7 +230,7 @@ impl Compiler<'_> {
     }
 
     /// The rotations of the four bytes of a position, see `heads.wgsl`.
-    fn rotations(&self, rope: &Rope, factors: Option<&[f32]>) -> Result<Vector> {
+    pub(super) fn rotations(&self, rope: &Rope, factors: Option<&[f32]>) -> Result<Vector> {
         let mut key = format!("{rope:?}").into_bytes();
         key.extend_from_slice(bytemuck::cast_slice(factors.unwrap_or(&[])));
         self.target.own.table(key, || {
@@ -268,7 +274,7 @@ impl Compiler<'_> {
     }
 
     /// Attention of few tokens by `attention_few.wgsl`, if it can.
-    fn attend_few(&mut self, id: ValueId, q: Operand, shape: Shape) -> Result<bool> {
+    fn attend_few(&mut self, id: ValueId, q: Operand, shape: Shape, own: Option<Own>) -> Result<bool> {
         let (op, inputs) = self.op(id)?;
         let Op::Attention(Attention { scale, soft_cap, max_alibi_bias, mask }) = *op else {
             return Err(Error::Internal("no attention".into()));
@@ -277,6 +283,8 @@ impl Compiler<'_> {
         let (d, n_kv, n_rows) = (k.ne[0], k.ne[1], k.ne[2]);
         let (keys, values) = (self.rows_of(inputs[1])?, self.rows_of(inputs[2])?);
         let subgroup = self.target.device.abilities.subgroup.unwrap_or(0) as usize;
+        // Its rows must be counted from where the keys and values begin.
+        let stores = |rows: &Rows| own.is_none() || (rows.at[0] == 0 && matches!(rows.kind, 1..=3));
         let aligned = |rows: &Rows| rows.kind != 0 && rows.at[..3].iter().all(|x| x % 8 == 0) && rows.at[3] % 2 == 0;
         let fits = shape.n_tokens <= FEW_QUERIES
             && v.ne[0] == d
@@ -284,6 +292,8 @@ impl Compiler<'_> {
             && d / 8 <= subgroup
             && aligned(&keys)
             && aligned(&values)
+            && stores(&keys)
+            && stores(&values)
             && q.nb[0] == 1
             && [q.at, q.nb[1], q.nb[2]].iter().all(|x| x % 4 == 0);
         if !fits {
@@ -311,6 +321,12 @@ impl Compiler<'_> {
             bindings.weights = Bound::Buffer(vector.buffer);
             sinks = vector.at + 1;
         }
+        let mut own_params = Params::default().u(&[0; 20]);
+        if let Some(own) = &own {
+            let Some(params) = self.own_params(own, &mut bindings)? else { return Ok(false) };
+            own_params = params;
+        }
+        let (ahead, ahead_groups) = self.ahead(&mut bindings, shape.n_tokens, blocks);
         let to = self.result(id)?;
         let all = if parts > 1 { shape.n_tokens * blocks * parts * heads } else { 0 };
         let (partial, stats) = (self.take_scratch(all * d), self.take_scratch(all * 2));
@@ -326,7 +342,11 @@ impl Compiler<'_> {
             .u(&[to, word(partial)?, word(stats)?, u32::from(mask.0)])
             .f(&[scale, soft_cap, base(max_alibi_bias), base(max_alibi_bias / 2.0)])
             .u(&[word(slopes)?, bytes, scales, 0]);
+        let params = Params([params.0, own_params.0].concat()).u(&ahead);
         let constants = [
+            constant("OWN", u32::from(own.is_some())),
+            constant("AHEAD_GROUPS", word(ahead_groups.max(1))?),
+            constant("AHEAD_BLOCKS", word(blocks)?),
             constant("D", word(d)?),
             constant("HEADS", word(heads)?),
             constant("WG", word(threads)?),
@@ -335,7 +355,7 @@ impl Compiler<'_> {
         ];
         let subgroup = self.target.device.abilities.subgroup;
         let kernel = Kernel { subgroup, ..Kernel::plain("attention_few", &constants) };
-        self.add(kernel, bindings, params, [shape.n_tokens, blocks, parts])?;
+        self.add(kernel, bindings, params, [shape.n_tokens, blocks, parts + ahead_groups])?;
         Ok(true)
     }
 
@@ -442,14 +462,4 @@ impl Tile {
 
 fn how(h: &Heads) -> How {
     How { norm: h.norm, rope: h.rope, scale: h.scale, hadamard: h.hadamard }
-}
-
-/// Puts a buffer into a slot of the bindings, unless another is there.
-fn put(slot: &mut Bound, buffer: wgpu::Buffer) -> bool {
-    let wanted = Bound::Buffer(buffer);
-    let free = *slot == Bound::Nothing || *slot == wanted;
-    if free {
-        *slot = wanted;
-    }
-    free
 }

@@ -256,11 +256,19 @@ impl Compiler<'_> {
             products.iter().flat_map(|p| p.weight.parts.iter().map(move |part| (p, part))).collect();
         while !parts.is_empty() {
             let (first, part) = parts[0];
+            // Two types may go together, where both are fast.
+            let mut types = vec![first.weight.dtype];
             let alike = |(p, q): &(&Product, &Part)| {
-                p.weight.dtype == first.weight.dtype
+                let dtype = p.weight.dtype;
+                let kind = types.contains(&dtype) || (types.len() == 1 && fast(first) && fast(p));
+                let together = kind
                     && q.buffer == part.buffer
                     && p.act == first.act
-                    && p.bias.as_ref().map(|b| &b.buffer) == first.bias.as_ref().map(|b| &b.buffer)
+                    && p.bias.as_ref().map(|b| &b.buffer) == first.bias.as_ref().map(|b| &b.buffer);
+                if together && !types.contains(&dtype) {
+                    types.push(dtype);
+                }
+                together
             };
             let (mut group, mut rest): (Vec<_>, Vec<_>) = parts.into_iter().partition(alike);
             rest.extend(group.split_off(group.len().min(3)));
@@ -293,7 +301,7 @@ impl Compiler<'_> {
                 at(p.bias.as_ref().map(|b| b.at))?,
                 word(p.stride)?,
                 at(p.residual)?,
-                0,
+                u32::from(p.weight.dtype != first.weight.dtype),
                 0,
             ]);
         }
@@ -337,6 +345,8 @@ impl Compiler<'_> {
             kernel.constants.push(constant("TOKENS", tokens as u32));
             kernel.constants.push(constant("PARTS", 1 + u32::from(gated)));
             kernel.constants.push(constant("EMIT", u32::from(emits)));
+            kernel.second = group.iter().map(|(p, _)| p.weight.dtype).find(|dtype| *dtype != first.weight.dtype);
+            kernel.constants.push(constant("MIXED", u32::from(kernel.second.is_some())));
         } else {
             kernel.subgroup = subgroup.filter(|n| THREADS.is_multiple_of(*n));
             kernel.constants = vec![constant("WG", THREADS), constant("ROWS", ROWS)];

@@ -4,6 +4,7 @@ mod attention;
 mod handed;
 mod linear;
 mod node;
+mod own;
 
 use super::device::Device;
 use super::program::{Bindings, Bound, InputAt, Program};
@@ -19,6 +20,9 @@ use crate::tensor::WeightRef;
 
 /// Words to whose multiples everything in the arena is aligned: loads are of four.
 const ALIGN: usize = 16;
+
+/// Most tokens of a short run.
+const SHORT: usize = 64;
 
 /// Most workgroups of one dimension of a grid.
 const MAX_GRID: usize = 65535;
@@ -42,7 +46,8 @@ pub struct Target<'a> {
 pub fn compile(target: &Target, plan: &Plan) -> Result<Program> {
     let mut compiler = Compiler::new(target, plan);
     compiler.find_wanted()?;
-    for step in &plan.steps {
+    for (i, step) in plan.steps.iter().enumerate() {
+        compiler.step = i;
         compiler.scratch = compiler.scratch_base;
         match step {
             Step::Node(id) => compiler.node(*id)?,
@@ -54,6 +59,10 @@ pub fn compile(target: &Target, plan: &Plan) -> Result<Program> {
     }
     let mut program = compiler.program;
     program.arena = compiler.most;
+    program.short = plan.steps.iter().all(|step| match step {
+        Step::Linear(l) => plan.graph.value(l.x).ne[1] <= SHORT,
+        _ => true,
+    });
     Ok(program)
 }
 
@@ -89,6 +98,8 @@ struct Compiler<'a> {
     scratch_base: usize,
     scratch: usize,
     most: usize,
+    /// The number of the step.
+    step: usize,
     hands: handed::Hands,
 }
 
@@ -120,7 +131,7 @@ impl<'a> Compiler<'a> {
             .zip(&outputs)
             .map(|(id, &at)| (at as u32, plan.graph.value(*id).n_elements()))
             .collect();
-        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next, hands: Default::default() }
+        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next, step: 0, hands: Default::default() }
     }
 
     fn value(&self, id: ValueId) -> &'a Value {
@@ -231,6 +242,16 @@ fn claim(bindings: &mut Bindings, vector: &Vector) -> Option<u32> {
         }
     }
     None
+}
+
+/// Puts a buffer into a slot of the bindings, unless another is there.
+fn put(slot: &mut Bound, buffer: wgpu::Buffer) -> bool {
+    let wanted = Bound::Buffer(buffer);
+    let free = *slot == Bound::Nothing || *slot == wanted;
+    if free {
+        *slot = wanted;
+    }
+    free
 }
 
 /// The words of a dispatch's parameters, in the order of the kernel's `Params`.
