@@ -89,25 +89,40 @@ fn bias(h: u32, t: u32, row: u32) -> f32 {
     return -f32(abs(row_pos - pos)) * slope(h);
 }
 
-// Sums over a team of one value per head; thread `lane` gets the sum of head `lane % HEADS`.
-fn team_sum(values: array<f32, HEADS>, lane: u32) -> f32 {
-    var v = values;
-    var n = 1u;
-    for (var half = HEADS / 2u; half > 0u; half /= 2u) {
-        // Keep the heads with bit `n` as in `lane`, give the others away.
-        let odd = (lane & n) != 0u;
-        for (var i = 0u; i < half; i += 1u) {
-            let keep = select(v[2u * i], v[2u * i + 1u], odd);
-            let give = select(v[2u * i + 1u], v[2u * i], odd);
-            v[i] = keep + subgroupShuffleXor(give, n);
-        }
-        n *= 2u;
+// A sum over threads of a team whose numbers differ in the bits from `from_` on. Loops that halve are not unrolled by all
+// compilers, and arrays in them would lie in memory: hence one by one.
+fn sum_from(x: f32, from_: u32) -> f32 {
+    var sum = x;
+    if from_ <= 1u {
+        sum += subgroupShuffleXor(sum, 1u);
     }
-    var sum = v[0];
-    for (; n < LANES; n *= 2u) {
-        sum += subgroupShuffleXor(sum, n);
+    if from_ <= 2u {
+        sum += subgroupShuffleXor(sum, 2u);
+    }
+    sum += subgroupShuffleXor(sum, 4u);
+    if LANES > 8u {
+        sum += subgroupShuffleXor(sum, 8u);
+    }
+    if LANES > 16u {
+        sum += subgroupShuffleXor(sum, 16u);
     }
     return sum;
+}
+
+// Sums over a team of one value per head; thread `lane` gets the sum of head `lane % HEADS`.
+fn team_sum(v: array<f32, HEADS>, lane: u32) -> f32 {
+    if HEADS == 1u {
+        return sum_from(v[0], 1u);
+    }
+    // Keep one head of two, give the other away.
+    let odd = (lane & 1u) != 0u;
+    let a = select(v[0], v[1u % HEADS], odd) + subgroupShuffleXor(select(v[1u % HEADS], v[0], odd), 1u);
+    if HEADS == 2u {
+        return sum_from(a, 2u);
+    }
+    let b = select(v[2u % HEADS], v[3u % HEADS], odd) + subgroupShuffleXor(select(v[3u % HEADS], v[2u % HEADS], odd), 1u);
+    let late = (lane & 2u) != 0u;
+    return sum_from(select(a, b, late) + subgroupShuffleXor(select(b, a, late), 2u), 4u);
 }
 
 @compute @workgroup_size(WG)
@@ -358,7 +373,7 @@ fn read_ahead(group: vec3<u32>, lid: u32) {
     for (var i = first; i < p.ahead.w / 2u; i += step) {
         seen |= weights[p.ahead.z + 2u * i].x;
     }
-    // Always false: no row of weights has all bits set alone.
+    // Keeps the loads, and writes nothing that anybody reads.
     if seen == 0x9e3779b9u {
         arrived = seen;
     }

@@ -12,13 +12,10 @@ fn find_turns(lane: u32) {
     let pos = i32(arena_word(p.rope.z));
     let pairs = p.rope.x / 2u;
     for (var i = 0u; i < 8u; i += 1u) {
-        var pair = 4u * lane + i;
-        if p.rope.y == 2u {
-            pair = (8u * lane + i) % pairs;
-        } else if i >= 4u {
-            break;
+        let pair = select(4u * lane + i, (8u * lane + i) % pairs, p.rope.y == 2u);
+        if i < 4u || p.rope.y == 2u {
+            turns[i] = rotation(p.rope.w, pairs, min(pair, pairs - 1u), pos);
         }
-        turns[i] = rotation(p.rope.w, pairs, min(pair, pairs - 1u), pos);
     }
 }
 
@@ -41,10 +38,7 @@ fn shuffle4(x: vec4<f32>, from_: u32) -> vec4<f32> {
 fn prepared(head: Eight, weight: u32, eps: f32, scale: f32, lane: u32, place: u32) -> Eight {
     var x = head;
     if weight != 0u {
-        var squares = dot(x.a, x.a) + dot(x.b, x.b);
-        for (var n = 1u; n < LANES; n *= 2u) {
-            squares += subgroupShuffleXor(squares, n);
-        }
+        let squares = sum_from(dot(x.a, x.a) + dot(x.b, x.b), 1u);
         let by = inverseSqrt(squares / f32(D) + eps);
         x = Eight(x.a * by, x.b * by);
         if weight > 1u {

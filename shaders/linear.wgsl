@@ -15,6 +15,8 @@ struct Params {
     emit: vec4<u32>,
     // Space of that weight.
     emit_norm: vec4<u32>,
+    // Weights that are read ahead: first vector, pairs of vectors; the workgroups that do not.
+    ahead: vec4<u32>,
 }
 
 // Which group of rows a workgroup has: large matrices have more than a dimension of the grid holds.
@@ -52,18 +54,22 @@ fn first_row(m: Matrix, t: u32) -> u32 {
     return arena_word(p.experts.x - 1u + t) * p.how.w;
 }
 
-fn finished(m: Matrix, row: u32, t: u32, sum: f32) -> f32 {
+// What is added to a result last.
+fn residual_of(m: Matrix, row: u32, t: u32) -> f32 {
+    if m.residual == 0u {
+        return 0.0;
+    }
+    return bitcast<f32>(arena_word(m.residual - 1u + t * m.stride + row));
+}
+
+fn activated(m: Matrix, row: u32, sum: f32) -> f32 {
     var x = sum;
     if m.bias != 0u {
         x += bitcast<f32>(constants[m.bias - 1u + row]);
     }
-    x = activate(p.how.x, x);
-    if m.residual != 0u {
-        x += bitcast<f32>(arena_word(m.residual - 1u + t * m.stride + row));
-    }
-    return x;
+    return activate(p.how.x, x);
 }
 
 fn finish(m: Matrix, row: u32, t: u32, sum: f32) {
-    set_number(m.to + t * m.stride + row, finished(m, row, t, sum));
+    set_number(m.to + t * m.stride + row, activated(m, row, sum) + residual_of(m, row, t));
 }

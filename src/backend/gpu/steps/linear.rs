@@ -1,6 +1,7 @@
 //! Products of weights with activations.
 
 use super::handed::Handed;
+use super::own;
 use super::*;
 use crate::backend::gpu::shader::is_fast;
 use crate::backend::gpu::weights::{Part, Resident};
@@ -321,7 +322,7 @@ impl Compiler<'_> {
             constants: first.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone())),
             ..Bindings::default()
         };
-        let (params, emits) = self.hand_params(params, &mut bindings, hand)?;
+        let (mut params, emits) = self.hand_params(params, &mut bindings, hand)?;
         let rows = |n: usize| group.iter().map(|(_, q)| q.rows.div_ceil(n)).sum::<usize>();
         let format = Some(first.weight.dtype);
         let few = x.n <= FEW || experts.ids != 0;
@@ -352,13 +353,22 @@ impl Compiler<'_> {
             kernel.constants = vec![constant("WG", THREADS), constant("ROWS", ROWS)];
         }
         let row_groups = if gated { part.rows.div_ceil(group_rows) } else { rows(group_rows) };
-        let [columns, lines, _] = grid_of(row_groups);
+        let mut groups = row_groups;
+        if fast && x.n == 1 && experts.ids == 0 && row_groups < MAX_GRID {
+            let bytes = own::trial(if gated { "GD_AHEAD_GATED" } else { "GD_AHEAD_LINEAR" }, 0);
+            let mut bound = bindings.clone();
+            let [[first, vectors]] = self.ahead::<1>(&mut bound, bytes);
+            let threads = kernel.constants[0].1;
+            groups += (vectors / 2).div_ceil(8 * threads) as usize;
+            params = params.u(&[first, vectors / 2, word(row_groups)?, 0]);
+        }
+        let [columns, lines, _] = grid_of(groups);
         self.add(kernel, bindings, params, [columns, x.n.div_ceil(tokens), lines])
     }
 
     /// The parameters of a result that goes on as bytes. Without a slot for the weight of its norm it does not.
     fn hand_params(&mut self, params: Params, bindings: &mut Bindings, hand: Option<Handed>) -> Result<(Params, bool)> {
-        let Some(hand) = hand else { return Ok((params, false)) };
+        let Some(hand) = hand else { return Ok((params.u(&[0; 8]), false)) };
         let (mut squares, mut at, mut space) = (0, 0, 0);
         if let Some(norm) = hand.norm {
             squares = word(hand.squares)? + 1;
@@ -367,7 +377,7 @@ impl Compiler<'_> {
                 let vector = self.vector(w)?;
                 let Some(slot) = claim(bindings, &vector) else {
                     self.unhand(hand);
-                    return Ok((params, false));
+                    return Ok((params.u(&[0; 8]), false));
                 };
                 (at, space) = (vector.at + 1, slot);
             }
@@ -392,16 +402,12 @@ impl Team {
             return Team { threads: 64, lanes: 8, rows: 4, split: 1 };
         }
         let lanes = units.clamp(8, 32);
-        let mut team = Team { threads: 256, lanes, rows: if gated { 2 } else { 4 }, split: 1 };
-        if gated {
-            team.threads = 512;
+        let team = Team { threads: 512, lanes, rows: 2, split: 1 };
+        // Few rows, as many as a large device has multiprocessors: all teams of one share them.
+        if gated || lanes < 32 || rows.div_ceil(32) > 256 {
+            return team;
         }
-        // Few rows: more threads for each, as long as they find something to do.
-        while team.threads < 1024 && rows.div_ceil(team.group_rows() as usize) <= 256 && lanes * team.split < units {
-            team.threads *= 2;
-            team.split *= 2;
-        }
-        team
+        if units >= 128 { Team { threads: 1024, rows: 4, split: 4, ..team } } else { Team { rows: 4, split: 2, ..team } }
     }
 
     /// Rows of a workgroup: whole blocks of 32, as which results are handed on.

@@ -8,10 +8,10 @@ use crate::graph::{Norm, NormKind, RopeKind};
 use std::sync::Arc;
 
 /// Bytes read ahead: what memory delivers while an attention over few rows runs.
-const AHEAD: u64 = 24 << 20;
+pub(super) const AHEAD: u64 = 0;
 
 /// Workgroups for each block of heads that read ahead.
-const AHEAD_GROUPS: usize = 16;
+pub(super) const AHEAD_GROUPS: usize = 16;
 
 /// What `attention_own.wgsl` is told.
 #[derive(Default)]
@@ -151,29 +151,37 @@ impl Compiler<'_> {
         Ok(Some(params))
     }
 
-    /// Weights that the steps after this attention read first, and how many workgroups read them ahead.
-    pub(super) fn ahead(&self, bindings: &mut Bindings, n_tokens: usize, blocks: usize) -> ([u32; 4], usize) {
-        let mut found = [0; 4];
-        let bytes = AHEAD;
-        if n_tokens > 1 || bytes == 0 || blocks == 0 {
-            return (found, 0);
-        }
-        let (mut left, mut n) = (bytes / 16, 0);
-        for step in self.plan.steps.iter().skip(self.step + 1).take(3) {
+    /// Weights that the steps after this one read and nothing read ahead yet: at most `bytes` of them, as the first vector
+    /// and the number of vectors of up to `N` places in the buffer that is bound, or in any if none is.
+    pub(super) fn ahead<const N: usize>(&mut self, bindings: &mut Bindings, bytes: u64) -> [[u32; 2]; N] {
+        let (mut found, mut left, mut n) = ([[0; 2]; N], bytes / 16, 0);
+        let plan = self.plan;
+        for step in plan.steps.iter().skip(self.step + 1).take(3) {
             let Step::Linear(l) = step else { continue };
+            if self.value(l.x).ne[1] > 1 {
+                continue;
+            }
             for mat in &l.mats {
                 let Source::Weight(w) = &self.value(mat.w).source else { continue };
                 let Ok(matrix) = self.weights_of(w).matrix(w) else { continue };
                 let part = &matrix.parts[0];
-                let vectors = (device_size(w) / 16).min(left);
-                if n == 2 || vectors == 0 || matrix.parts.len() > 1 || !put(&mut bindings.weights, part.buffer.clone()) {
+                let done = self.read_ahead.get(&mat.w).copied().unwrap_or(0);
+                // Whole pairs of vectors: the grain of the cache.
+                let vectors = (device_size(w) / 16).saturating_sub(done).min(left) & !1;
+                if n == N || vectors == 0 || matrix.parts.len() > 1 || !put(&mut bindings.weights, part.buffer.clone()) {
                     continue;
                 }
-                (found[2 * n], found[2 * n + 1]) = (part.planes[0] / 4, vectors as u32);
+                found[n] = [part.planes[0] / 4 + done as u32, vectors as u32];
+                self.read_ahead.insert(mat.w, done + vectors);
                 left -= vectors;
                 n += 1;
             }
         }
-        (found, if n == 0 { 0 } else { AHEAD_GROUPS.min(1 + (bytes >> 20) as usize) })
+        found
     }
+}
+
+/// Megabytes to read ahead, for trials.
+pub(super) fn trial(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok()).map_or(otherwise, |mb| mb << 20)
 }
