@@ -1,5 +1,5 @@
 // Attention of few tokens over a cache, read once for HEADS query heads that share it. A team of D / 8 threads goes along the
-// rows of the cache four at a time with a running maximum of its own: a thread has eight elements of a row, 16 bytes of f16.
+// rows of the cache two at a time with a running maximum of its own: a thread has eight elements of a row, 16 bytes of f16.
 // Teams of a workgroup are joined at the end, parts of the rows by the workgroup that is ready last.
 
 struct Params {
@@ -26,8 +26,6 @@ struct Params {
     norms: vec4<u32>,
     // Epsilons of their norms; scales of keys and queries.
     own_x: vec4<f32>,
-    // Weights that are read ahead: first vector and number of them, twice.
-    ahead: vec4<u32>,
 }
 
 struct Eight {
@@ -38,7 +36,7 @@ struct Eight {
 const LANES: u32 = D / 8;
 const TEAMS: u32 = WG / LANES;
 // Rows of a team's step.
-const STEP: u32 = 4;
+const STEP: u32 = 2;
 const NONE: f32 = -1.0e30;
 const WORDS: u32 = HEADS * D / 4;
 const RESULTS: u32 = HEADS * D;
@@ -49,6 +47,8 @@ const STATS: u32 = max(TEAMS, MAX_PARTS) * HEADS;
 var<workgroup> sums: array<vec4<f32>, TEAMS * WORDS>;
 // Maximum and sum of weights. [team or part][head]
 var<workgroup> stats: array<vec2<f32>, STATS>;
+// Maximum and sum of weights of a head over all teams or parts.
+var<workgroup> whole: array<vec2<f32>, HEADS>;
 var<workgroup> arrived: u32;
 
 @group(0) @binding(6) var<storage, read_write> counters: array<atomic<u32>>;
@@ -131,10 +131,6 @@ fn main(
     @builtin(local_invocation_index) lid: u32,
     @builtin(subgroup_invocation_id) place: u32,
 ) {
-    if group.z >= p.ne.w {
-        read_ahead(group, lid);
-        return;
-    }
     let per_kv = (p.ne.y + HEADS - 1u) / HEADS;
     let kv = group.y / per_kv;
     let first_head = group.y % per_kv * HEADS;
@@ -157,8 +153,12 @@ fn main(
     let end = min(visible.end, start + rows);
 
     find_turns(lane);
+    var own = Rows(0xffffffffu, 0xffffffffu);
     if OWN == 1u {
-        store_own(kv, start, end, visible, group.z, team, lane, place);
+        own = own_rows();
+        if group.z == 0u && team == 0u {
+            store_unseen(own, kv, visible, lane, place);
+        }
     }
     var qa: array<vec4<f32>, HEADS>;
     var qb: array<vec4<f32>, HEADS>;
@@ -179,7 +179,7 @@ fn main(
     let v_at = p.v.x + kv * p.v.y + 8u * lane;
     for (var base = start + team * STEP; base < end; base += TEAMS * STEP) {
         if visible.bits != 0xffffffffu {
-            var any = false;
+            var any = OWN == 1u && (own.k - base < STEP || own.v - base < STEP);
             for (var j = 0u; j < STEP; j += 1u) {
                 any |= sees(visible, base + j);
             }
@@ -194,6 +194,23 @@ fn main(
         }
         for (var j = 0u; j < STEP; j += 1u) {
             values[j] = value8(v_at + min(base + j, end - 1u) * p.v.z, p.v.w);
+        }
+        // The token's own row is not in the cache yet.
+        if OWN == 1u && own.k - base < STEP && own.k < end {
+            let key = store_key(own.k, kv, lane, place);
+            for (var j = 0u; j < STEP; j += 1u) {
+                if base + j == own.k {
+                    keys[j] = key;
+                }
+            }
+        }
+        if OWN == 1u && own.v - base < STEP && own.v < end {
+            let value = store_value(own.v, kv, lane);
+            for (var j = 0u; j < STEP; j += 1u) {
+                if base + j == own.v {
+                    values[j] = value;
+                }
+            }
         }
         var scores: array<f32, STEP>;
         var top = most;
@@ -241,25 +258,24 @@ fn main(
     if lane < HEADS {
         stats[team * HEADS + lane] = vec2(most, weight);
     }
-    workgroupBarrier();
+    join_stats(TEAMS, team, lane);
     // A thread has four elements of a head, and goes on with them alone.
     let block = t * (p.ne.x / p.ne.y * per_kv) + group.y;
     for (var i = lid; i < WORDS; i += WG) {
         let h = i / (D / 4u);
-        let whole = joined(h, TEAMS);
         var x = vec4(0.0);
         for (var j = 0u; j < TEAMS; j += 1u) {
-            x += exp(stats[j * HEADS + h].x - whole.x) * sums[j * WORDS + i];
+            x += stats[j * HEADS + h].x * sums[j * WORDS + i];
         }
         if used == 1u {
-            result(i, head, n_heads, t, x, whole);
+            result(i, head, n_heads, t, x);
         } else {
             let part = block * p.ne.w + group.z;
             set_vector(p.out.y + part * RESULTS + 4u * i, x);
             if i % (D / 4u) == 0u {
                 let at = p.out.z + 2u * (part * HEADS + h);
-                set_number(at, whole.x);
-                set_number(at + 1u, whole.y);
+                set_number(at, whole[h].x);
+                set_number(at + 1u, whole[h].y);
             }
         }
     }
@@ -279,14 +295,14 @@ fn main(
             let at = p.out.z + 2u * (block * p.ne.w * HEADS + i);
             stats[i] = vec2(bitcast<f32>(arena_word(at)), bitcast<f32>(arena_word(at + 1u)));
         }
-        workgroupBarrier();
+        join_stats(used, team, lane);
         join_parts(block, used, lid);
         for (var i = lid; i < WORDS; i += WG) {
             var x = vec4(0.0);
             for (var j = 0u; j < SIDES; j += 1u) {
                 x += sums[j * WORDS + i];
             }
-            result(i, head, n_heads, t, x, joined(i / (D / 4u), used));
+            result(i, head, n_heads, t, x);
         }
     }
     if p.alibi.y != 0u {
@@ -303,7 +319,6 @@ fn join_parts(block: u32, used: u32, lid: u32) {
     for (var i = lid; i < WORDS * SIDES; i += WG) {
         let word = i % WORDS;
         let h = word / (D / 4u);
-        let whole = joined(h, used);
         var x = vec4(0.0);
         let at = (p.out.y + block * p.ne.w * RESULTS) / 4u + word;
         for (var first = i / WORDS; first < used; first += 8u * SIDES) {
@@ -314,7 +329,7 @@ fn join_parts(block: u32, used: u32, lid: u32) {
             for (var j = 0u; j < 8u; j += 1u) {
                 let part = first + j * SIDES;
                 if part < used {
-                    x += exp(stats[part * HEADS + h].x - whole.x) * bitcast<vec4<f32>>(v[j]);
+                    x += stats[part * HEADS + h].x * bitcast<vec4<f32>>(v[j]);
                 }
             }
         }
@@ -323,28 +338,47 @@ fn join_parts(block: u32, used: u32, lid: u32) {
     workgroupBarrier();
 }
 
-// The maximum and the sum of weights over `n` teams or parts.
-fn joined(h: u32, n: u32) -> vec2<f32> {
-    var most = NONE;
-    for (var j = 0u; j < n; j += 1u) {
-        most = max(most, stats[j * HEADS + h].x);
+// Joins the maxima and sums of `n` teams or parts, a team for each head: `whole` gets the joint ones, and instead of their
+// maxima `stats` gets what their sums are multiplied by.
+fn join_stats(n: u32, team: u32, lane: u32) {
+    workgroupBarrier();
+    if team < HEADS {
+        var most = NONE;
+        for (var j = lane; j < n; j += LANES) {
+            most = max(most, stats[j * HEADS + team].x);
+        }
+        most = max(most, subgroupShuffleXor(most, 1u));
+        most = max(most, subgroupShuffleXor(most, 2u));
+        most = max(most, subgroupShuffleXor(most, 4u));
+        if LANES > 8u {
+            most = max(most, subgroupShuffleXor(most, 8u));
+        }
+        if LANES > 16u {
+            most = max(most, subgroupShuffleXor(most, 16u));
+        }
+        var weight = 0.0;
+        for (var j = lane; j < n; j += LANES) {
+            let by = exp(stats[j * HEADS + team].x - most);
+            weight += by * stats[j * HEADS + team].y;
+            stats[j * HEADS + team].x = by;
+        }
+        weight = sum_from(weight, 1u);
+        if lane == 0u {
+            whole[team] = vec2(most, weight);
+        }
     }
-    var weight = 0.0;
-    for (var j = 0u; j < n; j += 1u) {
-        weight += exp(stats[j * HEADS + h].x - most) * stats[j * HEADS + h].y;
-    }
-    return vec2(most, weight);
+    workgroupBarrier();
 }
 
 // Writes four elements of a head, and keeps them to be handed on.
-fn result(i: u32, head: u32, n_heads: u32, t: u32, x: vec4<f32>, whole: vec2<f32>) {
+fn result(i: u32, head: u32, n_heads: u32, t: u32, x: vec4<f32>) {
     let h = i / (D / 4u);
     var scale = 1.0;
-    var weight = whole.y;
+    var weight = whole[h].y;
     if p.q.w != 0u {
         let sink = number_at(WEIGHTS, p.q.w - 1u + head + min(h, n_heads - 1u));
-        let top = max(whole.x, sink);
-        scale = exp(whole.x - top);
+        let top = max(whole[h].x, sink);
+        scale = exp(whole[h].x - top);
         weight = weight * scale + exp(sink - top);
     }
     let y = x * select(0.0, scale / weight, weight > 0.0);
@@ -357,24 +391,5 @@ fn result(i: u32, head: u32, n_heads: u32, t: u32, x: vec4<f32>, whole: vec2<f32
 fn hand_on(head: u32, n_heads: u32, t: u32, lid: u32) {
     for (var i = lid; i < n_heads * D / 4u; i += WG) {
         emit_word(i, (t * p.ne.x + head) * D + 4u * i, p.alibi.y - 1u, p.alibi.z, 0u);
-    }
-}
-
-// Workgroups beyond the parts read weights of what follows, which then lie in the cache of the device: attention over few rows
-// leaves its memory idle.
-fn read_ahead(group: vec3<u32>, lid: u32) {
-    // One word of each 32 bytes is enough.
-    let first = ((group.z - p.ne.w) * AHEAD_BLOCKS + group.y) * WG + lid;
-    let step = AHEAD_GROUPS * AHEAD_BLOCKS * WG;
-    var seen = 0u;
-    for (var i = first; i < p.ahead.y / 2u; i += step) {
-        seen |= weights[p.ahead.x + 2u * i].x;
-    }
-    for (var i = first; i < p.ahead.w / 2u; i += step) {
-        seen |= weights[p.ahead.z + 2u * i].x;
-    }
-    // Keeps the loads, and writes nothing that anybody reads.
-    if seen == 0x9e3779b9u {
-        arrived = seen;
     }
 }

@@ -1,5 +1,5 @@
-// A single token's heads, prepared by `attention_few` itself: queries where they are read; its key and value by the workgroup
-// whose rows they are among, which stores them before it reads. A thread has eight elements of a head.
+// A single token's heads, prepared by `attention_few` itself: queries where they are read; its key and value by the team
+// whose rows they are among, which stores them and goes on with what it stored. A thread has eight elements of a head.
 
 // Rotations of the pairs of a thread's elements: of neighbours four, of halves eight.
 var<private> turns: array<vec2<f32>, 8>;
@@ -68,22 +68,35 @@ fn source8(at: u32) -> Eight {
     return Eight(bitcast<vec4<f32>>(arena[at / 4u]), bitcast<vec4<f32>>(arena[at / 4u + 1u]));
 }
 
-// Stores the token's key and value, if their row is among these, or if it is among none and the part is the first.
-fn store_own(kv: u32, start: u32, end: u32, visible: Visible, part: u32, team: u32, lane: u32, place: u32) {
-    let k_row = arena_word(p.rows.x);
-    let v_row = arena_word(p.rows.y);
-    if team == 0u && k_row < p.rows.z && is_mine(k_row, start, end, visible, part) {
-        let key = prepared(source8(p.own.x + kv * p.own.y + 8u * lane), p.norms.y, p.own_x.y, p.own_x.z, lane, place);
-        store_key8(p.k.x + kv * p.k.y + k_row * p.k.z + 8u * lane, p.k.w, key);
-    }
-    if team == 1u && v_row < p.rows.w && is_mine(v_row, start, end, visible, part) {
-        store_value8(p.v.x + kv * p.v.y + v_row * p.v.z + 8u * lane, p.v.w, source8(p.own.z + kv * p.own.w + 8u * lane));
-    }
-    storageBarrier();
-    workgroupBarrier();
+// Where a token's key and value go.
+struct Rows {
+    k: u32,
+    v: u32,
 }
 
-fn is_mine(row: u32, start: u32, end: u32, visible: Visible, part: u32) -> bool {
-    let seen = row >= visible.start && row < visible.end;
-    return select(part == 0u, row >= start && row < end, seen);
+// Rows beyond a state are stored nowhere.
+fn own_rows() -> Rows {
+    let k = arena_word(p.rows.x);
+    let v = arena_word(p.rows.y);
+    return Rows(select(0xffffffffu, k, k < p.rows.z), select(0xffffffffu, v, v < p.rows.w));
+}
+
+// Stores the token's key, and gives what the cache holds then.
+fn store_key(row: u32, kv: u32, lane: u32, place: u32) -> Eight {
+    let key = prepared(source8(p.own.x + kv * p.own.y + 8u * lane), p.norms.y, p.own_x.y, p.own_x.z, lane, place);
+    return store_key8(p.k.x + kv * p.k.y + row * p.k.z + 8u * lane, p.k.w, key);
+}
+
+fn store_value(row: u32, kv: u32, lane: u32) -> Eight {
+    return store_value8(p.v.x + kv * p.v.y + row * p.v.z + 8u * lane, p.v.w, source8(p.own.z + kv * p.own.w + 8u * lane));
+}
+
+// Stores what the token does not see itself.
+fn store_unseen(own: Rows, kv: u32, visible: Visible, lane: u32, place: u32) {
+    if own.k != 0xffffffffu && (own.k < visible.start || own.k >= visible.end) {
+        let key = store_key(own.k, kv, lane, place);
+    }
+    if own.v != 0xffffffffu && (own.v < visible.start || own.v >= visible.end) {
+        let value = store_value(own.v, kv, lane);
+    }
 }

@@ -15,8 +15,6 @@ struct Params {
     emit: vec4<u32>,
     // Space of that weight.
     emit_norm: vec4<u32>,
-    // Weights that are read ahead: first vector, pairs of vectors; the workgroups that do not.
-    ahead: vec4<u32>,
 }
 
 // Which group of rows a workgroup has: large matrices have more than a dimension of the grid holds.

@@ -53,10 +53,6 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    if p.ahead.y != 0u && row_group(group, groups) >= p.ahead.z {
-        read_ahead(row_group(group, groups) - p.ahead.z, lid);
-        return;
-    }
     let rows = find_rows(row_group(group, groups), GROUP_ROWS);
     let mat = select(rows.x, 0u, GATED);
     let m = p.mats[mat];
@@ -71,7 +67,9 @@ fn main(
     // What the end needs is asked for first: memory answers while the products are summed up.
     var early: array<Early, (RESULTS + WG - 1) / WG>;
     for (var i = 0u; i < (RESULTS + WG - 1u) / WG; i += 1u) {
-        early[i] = find_early(m, rows.y, t, lid + i * WG);
+        if !GATED {
+            early[i] = find_early(m, rows.y, t, lid + i * WG);
+        }
     }
     var square: array<f32, TOKENS>;
     if p.norm.x != 0u {
@@ -126,6 +124,9 @@ fn main(
             set_number(m.to + token * m.stride + row, x);
         }
         if EMIT == 1u {
+            if GATED {
+                early[n] = find_early(m, rows.y, t, i);
+            }
             keep(i, x, early[n].weight);
         }
     }
@@ -161,19 +162,3 @@ fn find_early(m: Matrix, first: u32, t: u32, i: u32) -> Early {
     }
     return early;
 }
-
-// Workgroups beyond those with rows read weights of the next dispatch, which then lie in the cache of the device: they begin
-// as the others end, and memory is not idle meanwhile. One load for each 32 bytes is enough.
-fn read_ahead(group: u32, lid: u32) {
-    let first = group * WG * AHEAD_LOADS + lid;
-    var seen = 0u;
-    for (var j = 0u; j < AHEAD_LOADS; j += 1u) {
-        seen |= weights[p.ahead.x + 2u * min(first + j * WG, p.ahead.y - 1u)].x;
-    }
-    // Keeps the loads, and writes nothing that anybody reads.
-    if seen == 0x9e3779b9u {
-        squares[0] = bitcast<f32>(seen);
-    }
-}
-
-const AHEAD_LOADS: u32 = 8;

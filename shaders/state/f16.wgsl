@@ -6,7 +6,8 @@ fn load8(at: u32, scales: u32) -> Eight {
     return Eight(vec4(unpack2x16float(w.x), unpack2x16float(w.y)), vec4(unpack2x16float(w.z), unpack2x16float(w.w)));
 }
 
-fn store8(at: u32, scales: u32, x: Eight) {
-    cache[at / 8u] =
-        vec4(pack2x16float(x.a.xy), pack2x16float(x.a.zw), pack2x16float(x.b.xy), pack2x16float(x.b.zw));
+fn store8(at: u32, scales: u32, x: Eight) -> Eight {
+    let w = vec4(pack2x16float(x.a.xy), pack2x16float(x.a.zw), pack2x16float(x.b.xy), pack2x16float(x.b.zw));
+    cache[at / 8u] = w;
+    return Eight(vec4(unpack2x16float(w.x), unpack2x16float(w.y)), vec4(unpack2x16float(w.z), unpack2x16float(w.w)));
 }

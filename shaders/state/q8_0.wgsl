@@ -8,7 +8,7 @@ fn load8(at: u32, scales: u32) -> Eight {
     return Eight(d * signed4(w.x), d * signed4(w.y));
 }
 
-fn store8(at: u32, scales: u32, x: Eight) {
+fn store8(at: u32, scales: u32, x: Eight) -> Eight {
     let top = max(abs(x.a), abs(x.b));
     var most = max(max(top.x, top.y), max(top.z, top.w));
     most = max(most, subgroupShuffleXor(most, 1u));
@@ -25,4 +25,5 @@ fn store8(at: u32, scales: u32, x: Eight) {
         let i = scales + at / 32u;
         cache[i >> 1u][i & 1u] = bitcast<u32>(half_precision(d));
     }
+    return Eight(half_precision(d) * signed4(w.x), half_precision(d) * signed4(w.y));
 }

@@ -205,7 +205,7 @@ pub fn compositions() -> Vec<Kernel> {
     for (k, v) in (1..5).flat_map(|k| (1..5).map(move |v| (k, v))) {
         for (d, heads, threads) in [(64, 1, 128), (128, 4, 256), (256, 2, 256)] {
             let constants =
-                [u("D", d), u("HEADS", heads), u("WG", threads), u("OWN", heads % 2), u("AHEAD_GROUPS", 4), u("AHEAD_BLOCKS", 8), u("K_TYPE", k), u("V_TYPE", v)];
+                [u("D", d), u("HEADS", heads), u("WG", threads), u("OWN", heads % 2), u("K_TYPE", k), u("V_TYPE", v)];
             all.push(Kernel { subgroup: Some(32), ..Kernel::plain("attention_few", &constants) });
         }
     }

@@ -1,7 +1,7 @@
 //! Attention: heads are prepared and stored, then attended over.
 
 use super::node::MAX_HEAD;
-use super::own::{self, Own};
+use super::own::Own;
 use super::*;
 use crate::graph::fuse::{FusedAttention, Heads};
 use crate::graph::{Attention, Norm, NormKind, Rope, RopeKind};
@@ -326,9 +326,6 @@ impl Compiler<'_> {
             let Some(params) = self.own_params(own, &mut bindings)? else { return Ok(false) };
             own_params = params;
         }
-        let bytes = if shape.n_tokens == 1 { own::trial("GD_AHEAD", own::AHEAD) } else { 0 };
-        let ahead = self.ahead::<2>(&mut bindings, bytes);
-        let ahead_groups = if ahead[0][1] == 0 { 0 } else { own::AHEAD_GROUPS };
         let to = self.result(id)?;
         let all = if parts > 1 { shape.n_tokens * blocks * parts * heads } else { 0 };
         let (partial, stats) = (self.take_scratch(all * d), self.take_scratch(all * 2));
@@ -344,11 +341,9 @@ impl Compiler<'_> {
             .u(&[to, word(partial)?, word(stats)?, u32::from(mask.0)])
             .f(&[scale, soft_cap, base(max_alibi_bias), base(max_alibi_bias / 2.0)])
             .u(&[word(slopes)?, bytes, scales, 0]);
-        let params = Params([params.0, own_params.0].concat()).u(&ahead.concat());
+        let params = Params([params.0, own_params.0].concat());
         let constants = [
             constant("OWN", u32::from(own.is_some())),
-            constant("AHEAD_GROUPS", word(ahead_groups.max(1))?),
-            constant("AHEAD_BLOCKS", word(blocks)?),
             constant("D", word(d)?),
             constant("HEADS", word(heads)?),
             constant("WG", word(threads)?),
@@ -357,7 +352,7 @@ impl Compiler<'_> {
         ];
         let subgroup = self.target.device.abilities.subgroup;
         let kernel = Kernel { subgroup, ..Kernel::plain("attention_few", &constants) };
-        self.add(kernel, bindings, params, [shape.n_tokens, blocks, parts + ahead_groups])?;
+        self.add(kernel, bindings, params, [shape.n_tokens, blocks, parts])?;
         Ok(true)
     }
 

@@ -1,7 +1,6 @@
 //! Products of weights with activations.
 
 use super::handed::Handed;
-use super::own;
 use super::*;
 use crate::backend::gpu::shader::is_fast;
 use crate::backend::gpu::weights::{Part, Resident};
@@ -322,7 +321,7 @@ impl Compiler<'_> {
             constants: first.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone())),
             ..Bindings::default()
         };
-        let (mut params, emits) = self.hand_params(params, &mut bindings, hand)?;
+        let (params, emits) = self.hand_params(params, &mut bindings, hand)?;
         let rows = |n: usize| group.iter().map(|(_, q)| q.rows.div_ceil(n)).sum::<usize>();
         let format = Some(first.weight.dtype);
         let few = x.n <= FEW || experts.ids != 0;
@@ -353,22 +352,13 @@ impl Compiler<'_> {
             kernel.constants = vec![constant("WG", THREADS), constant("ROWS", ROWS)];
         }
         let row_groups = if gated { part.rows.div_ceil(group_rows) } else { rows(group_rows) };
-        let mut groups = row_groups;
-        if fast && x.n == 1 && experts.ids == 0 && row_groups < MAX_GRID {
-            let bytes = own::trial(if gated { "GD_AHEAD_GATED" } else { "GD_AHEAD_LINEAR" }, 0);
-            let mut bound = bindings.clone();
-            let [[first, vectors]] = self.ahead::<1>(&mut bound, bytes);
-            let threads = kernel.constants[0].1;
-            groups += (vectors / 2).div_ceil(8 * threads) as usize;
-            params = params.u(&[first, vectors / 2, word(row_groups)?, 0]);
-        }
-        let [columns, lines, _] = grid_of(groups);
+        let [columns, lines, _] = grid_of(row_groups);
         self.add(kernel, bindings, params, [columns, x.n.div_ceil(tokens), lines])
     }
 
     /// The parameters of a result that goes on as bytes. Without a slot for the weight of its norm it does not.
     fn hand_params(&mut self, params: Params, bindings: &mut Bindings, hand: Option<Handed>) -> Result<(Params, bool)> {
-        let Some(hand) = hand else { return Ok((params.u(&[0; 8]), false)) };
+        let Some(hand) = hand else { return Ok((params, false)) };
         let (mut squares, mut at, mut space) = (0, 0, 0);
         if let Some(norm) = hand.norm {
             squares = word(hand.squares)? + 1;
@@ -377,7 +367,7 @@ impl Compiler<'_> {
                 let vector = self.vector(w)?;
                 let Some(slot) = claim(bindings, &vector) else {
                     self.unhand(hand);
-                    return Ok((params.u(&[0; 8]), false));
+                    return Ok((params, false));
                 };
                 (at, space) = (vector.at + 1, slot);
             }

@@ -17,7 +17,6 @@ use crate::graph::plan::{Place, Plan};
 use crate::graph::{Op, Source, StateId, UnaryOp, Value, ValueId};
 use crate::quant::DType;
 use crate::tensor::WeightRef;
-use std::collections::HashMap;
 
 /// Words to whose multiples everything in the arena is aligned: loads are of four.
 const ALIGN: usize = 16;
@@ -101,8 +100,6 @@ struct Compiler<'a> {
     most: usize,
     /// The number of the step.
     step: usize,
-    /// Vectors of matrices that are read ahead of their use.
-    read_ahead: HashMap<ValueId, u64>,
     hands: handed::Hands,
 }
 
@@ -134,7 +131,7 @@ impl<'a> Compiler<'a> {
             .zip(&outputs)
             .map(|(id, &at)| (at as u32, plan.graph.value(*id).n_elements()))
             .collect();
-        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next, step: 0, read_ahead: HashMap::new(), hands: Default::default() }
+        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next, step: 0, hands: Default::default() }
     }
 
     fn value(&self, id: ValueId) -> &'a Value {

@@ -1,17 +1,10 @@
-//! A single token's heads prepared by its attention, see `attention_own.wgsl`; and the weights that are read meanwhile.
+//! A single token's heads prepared by its attention, see `attention_own.wgsl`.
 
 use super::attention::Shape;
 use super::*;
-use crate::backend::gpu::weights::device_size;
 use crate::graph::fuse::{FusedAttention, Heads};
 use crate::graph::{Norm, NormKind, RopeKind};
 use std::sync::Arc;
-
-/// Bytes read ahead: what memory delivers while an attention over few rows runs.
-pub(super) const AHEAD: u64 = 0;
-
-/// Workgroups for each block of heads that read ahead.
-pub(super) const AHEAD_GROUPS: usize = 16;
 
 /// What `attention_own.wgsl` is told.
 #[derive(Default)]
@@ -150,38 +143,4 @@ impl Compiler<'_> {
             .f(&[eps[0], eps[1], own.scales[1], own.scales[0]]);
         Ok(Some(params))
     }
-
-    /// Weights that the steps after this one read and nothing read ahead yet: at most `bytes` of them, as the first vector
-    /// and the number of vectors of up to `N` places in the buffer that is bound, or in any if none is.
-    pub(super) fn ahead<const N: usize>(&mut self, bindings: &mut Bindings, bytes: u64) -> [[u32; 2]; N] {
-        let (mut found, mut left, mut n) = ([[0; 2]; N], bytes / 16, 0);
-        let plan = self.plan;
-        for step in plan.steps.iter().skip(self.step + 1).take(3) {
-            let Step::Linear(l) = step else { continue };
-            if self.value(l.x).ne[1] > 1 {
-                continue;
-            }
-            for mat in &l.mats {
-                let Source::Weight(w) = &self.value(mat.w).source else { continue };
-                let Ok(matrix) = self.weights_of(w).matrix(w) else { continue };
-                let part = &matrix.parts[0];
-                let done = self.read_ahead.get(&mat.w).copied().unwrap_or(0);
-                // Whole pairs of vectors: the grain of the cache.
-                let vectors = (device_size(w) / 16).saturating_sub(done).min(left) & !1;
-                if n == N || vectors == 0 || matrix.parts.len() > 1 || !put(&mut bindings.weights, part.buffer.clone()) {
-                    continue;
-                }
-                found[n] = [part.planes[0] / 4 + done as u32, vectors as u32];
-                self.read_ahead.insert(mat.w, done + vectors);
-                left -= vectors;
-                n += 1;
-            }
-        }
-        found
-    }
-}
-
-/// Megabytes to read ahead, for trials.
-pub(super) fn trial(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok()).map_or(otherwise, |mb| mb << 20)
 }
