@@ -35,7 +35,8 @@ struct Eight {
 
 const LANES: u32 = D / 8;
 const TEAMS: u32 = WG / LANES;
-// Rows of a team's step.
+// Rows of a team's step. What belongs to a row or a head has names of its own below, no place in an array: compilers keep
+// arrays in memory where they do not unroll every loop around them.
 const STEP: u32 = 2;
 const NONE: f32 = -1.0e30;
 const WORDS: u32 = HEADS * D / 4;
@@ -110,19 +111,60 @@ fn sum_from(x: f32, from_: u32) -> f32 {
 }
 
 // Sums over a team of one value per head; thread `lane` gets the sum of head `lane % HEADS`.
-fn team_sum(v: array<f32, HEADS>, lane: u32) -> f32 {
+fn team_sum(v: vec4<f32>, lane: u32) -> f32 {
     if HEADS == 1u {
-        return sum_from(v[0], 1u);
+        return sum_from(v.x, 1u);
     }
     // Keep one head of two, give the other away.
     let odd = (lane & 1u) != 0u;
-    let a = select(v[0], v[1u % HEADS], odd) + subgroupShuffleXor(select(v[1u % HEADS], v[0], odd), 1u);
+    let a = select(v.x, v.y, odd) + subgroupShuffleXor(select(v.y, v.x, odd), 1u);
     if HEADS == 2u {
         return sum_from(a, 2u);
     }
-    let b = select(v[2u % HEADS], v[3u % HEADS], odd) + subgroupShuffleXor(select(v[3u % HEADS], v[2u % HEADS], odd), 1u);
+    let b = select(v.z, v.w, odd) + subgroupShuffleXor(select(v.w, v.z, odd), 1u);
     let late = (lane & 2u) != 0u;
     return sum_from(select(a, b, late) + subgroupShuffleXor(select(b, a, late), 2u), 4u);
+}
+
+// Eight elements of up to four heads.
+struct Heads {
+    a0: vec4<f32>,
+    b0: vec4<f32>,
+    a1: vec4<f32>,
+    b1: vec4<f32>,
+    a2: vec4<f32>,
+    b2: vec4<f32>,
+    a3: vec4<f32>,
+    b3: vec4<f32>,
+}
+
+// What a thread needs to find its queries.
+fn query(h: u32, n_heads: u32, head: u32, t: u32, lane: u32, place: u32) -> Eight {
+    var q = source8(p.q.x + (head + min(h, n_heads - 1u)) * p.q.y + t * p.q.z + 8u * lane);
+    if OWN == 1u {
+        q = prepared(q, p.norms.x, p.own_x.x, p.own_x.w, lane, place);
+    }
+    return Eight(q.a * p.x.x, q.b * p.x.x);
+}
+
+// The score of a row for the thread's head, NONE if it is not seen.
+fn score(key: Eight, q: Heads, row: u32, end: u32, visible: Visible, head: u32, t: u32, lane: u32) -> f32 {
+    var dots = vec4(dot(key.a, q.a0) + dot(key.b, q.b0), 0.0, 0.0, 0.0);
+    if HEADS > 1u {
+        dots.y = dot(key.a, q.a1) + dot(key.b, q.b1);
+    }
+    if HEADS > 2u {
+        dots.z = dot(key.a, q.a2) + dot(key.b, q.b2);
+        dots.w = dot(key.a, q.a3) + dot(key.b, q.b3);
+    }
+    var s = team_sum(dots, lane);
+    if p.x.y > 0.0 {
+        s = p.x.y * tanh(clamp(s / p.x.y, -20.0, 20.0));
+    }
+    if p.x.z != 0.0 {
+        s += bias(head, t, min(row, end - 1u));
+    }
+    return select(NONE, s, row < end && (visible.bits == 0xffffffffu || sees(visible, row)));
 }
 
 @compute @workgroup_size(WG)
@@ -160,21 +202,29 @@ fn main(
             store_unseen(own, kv, visible, lane, place);
         }
     }
-    var qa: array<vec4<f32>, HEADS>;
-    var qb: array<vec4<f32>, HEADS>;
-    for (var h = 0u; h < HEADS; h += 1u) {
-        var q = source8(p.q.x + (head + min(h, n_heads - 1u)) * p.q.y + t * p.q.z + 8u * lane);
-        if OWN == 1u {
-            q = prepared(q, p.norms.x, p.own_x.x, p.own_x.w, lane, place);
-        }
-        qa[h] = q.a * p.x.x;
-        qb[h] = q.b * p.x.x;
+    var q: Heads;
+    let q0 = query(0u, n_heads, head, t, lane, place);
+    q.a0 = q0.a;
+    q.b0 = q0.b;
+    if HEADS > 1u {
+        let q1 = query(1u, n_heads, head, t, lane, place);
+        q.a1 = q1.a;
+        q.b1 = q1.b;
     }
-    let my_head = lane % HEADS;
+    if HEADS > 2u {
+        let q2 = query(2u, n_heads, head, t, lane, place);
+        q.a2 = q2.a;
+        q.b2 = q2.b;
+        let q3 = query(3u, n_heads, head, t, lane, place);
+        q.a3 = q3.a;
+        q.b3 = q3.b;
+    }
+    let my_head = head + min(lane % HEADS, n_heads - 1u);
+    // Head `h` is with the thread of that number in every run of HEADS.
+    let from_ = place / LANES * LANES;
     var most = NONE;
     var weight = 0.0;
-    var sa: array<vec4<f32>, HEADS>;
-    var sb: array<vec4<f32>, HEADS>;
+    var sum: Heads;
     let k_at = p.k.x + kv * p.k.y + 8u * lane;
     let v_at = p.v.x + kv * p.v.y + 8u * lane;
     for (var base = start + team * STEP; base < end; base += TEAMS * STEP) {
@@ -187,73 +237,76 @@ fn main(
                 continue;
             }
         }
-        var keys: array<Eight, STEP>;
-        var values: array<Eight, STEP>;
-        for (var j = 0u; j < STEP; j += 1u) {
-            keys[j] = key8(k_at + min(base + j, end - 1u) * p.k.z, p.k.w);
-        }
-        for (var j = 0u; j < STEP; j += 1u) {
-            values[j] = value8(v_at + min(base + j, end - 1u) * p.v.z, p.v.w);
-        }
+        let next = min(base + 1u, end - 1u);
+        var k0 = key8(k_at + base * p.k.z, p.k.w);
+        var k1 = key8(k_at + next * p.k.z, p.k.w);
+        var v0 = value8(v_at + base * p.v.z, p.v.w);
+        var v1 = value8(v_at + next * p.v.z, p.v.w);
         // The token's own row is not in the cache yet.
         if OWN == 1u && own.k - base < STEP && own.k < end {
             let key = store_key(own.k, kv, lane, place);
-            for (var j = 0u; j < STEP; j += 1u) {
-                if base + j == own.k {
-                    keys[j] = key;
-                }
+            if own.k == base {
+                k0 = key;
+            } else {
+                k1 = key;
             }
         }
         if OWN == 1u && own.v - base < STEP && own.v < end {
             let value = store_value(own.v, kv, lane);
-            for (var j = 0u; j < STEP; j += 1u) {
-                if base + j == own.v {
-                    values[j] = value;
-                }
+            if own.v == base {
+                v0 = value;
+            } else {
+                v1 = value;
             }
         }
-        var scores: array<f32, STEP>;
-        var top = most;
-        for (var j = 0u; j < STEP; j += 1u) {
-            var dots: array<f32, HEADS>;
-            for (var h = 0u; h < HEADS; h += 1u) {
-                dots[h] = dot(keys[j].a, qa[h]) + dot(keys[j].b, qb[h]);
-            }
-            var s = team_sum(dots, lane);
-            if p.x.y > 0.0 {
-                s = p.x.y * tanh(clamp(s / p.x.y, -20.0, 20.0));
-            }
-            if p.x.z != 0.0 {
-                s += bias(head + min(my_head, n_heads - 1u), t, min(base + j, end - 1u));
-            }
-            scores[j] = select(NONE, s, base + j < end && (visible.bits == 0xffffffffu || sees(visible, base + j)));
-            top = max(top, scores[j]);
-        }
+        let s0 = score(k0, q, base, end, visible, my_head, t, lane);
+        let s1 = score(k1, q, base + 1u, end, visible, my_head, t, lane);
+        let top = max(most, max(s0, s1));
         let shrink = exp(most - top);
+        let w0 = select(exp(s0 - top), 0.0, s0 <= NONE);
+        let w1 = select(exp(s1 - top), 0.0, s1 <= NONE);
         most = top;
-        weight *= shrink;
-        for (var j = 0u; j < STEP; j += 1u) {
-            scores[j] = select(exp(scores[j] - top), 0.0, scores[j] <= NONE);
-            weight += scores[j];
+        weight = weight * shrink + w0 + w1;
+        {
+            let by = subgroupShuffle(shrink, from_);
+            let x0 = subgroupShuffle(w0, from_);
+            let x1 = subgroupShuffle(w1, from_);
+            sum.a0 = sum.a0 * by + x0 * v0.a + x1 * v1.a;
+            sum.b0 = sum.b0 * by + x0 * v0.b + x1 * v1.b;
         }
-        // Head `h` is with the thread of that number in every run of HEADS: from there to all.
-        for (var h = 0u; h < HEADS; h += 1u) {
-            let from_ = place / LANES * LANES + h;
-            let s = subgroupShuffle(shrink, from_);
-            sa[h] *= s;
-            sb[h] *= s;
-            for (var j = 0u; j < STEP; j += 1u) {
-                let w = subgroupShuffle(scores[j], from_);
-                sa[h] += w * values[j].a;
-                sb[h] += w * values[j].b;
-            }
+        if HEADS > 1u {
+            let by = subgroupShuffle(shrink, from_ + 1u);
+            let x0 = subgroupShuffle(w0, from_ + 1u);
+            let x1 = subgroupShuffle(w1, from_ + 1u);
+            sum.a1 = sum.a1 * by + x0 * v0.a + x1 * v1.a;
+            sum.b1 = sum.b1 * by + x0 * v0.b + x1 * v1.b;
+        }
+        if HEADS > 2u {
+            let by = subgroupShuffle(shrink, from_ + 2u);
+            let x0 = subgroupShuffle(w0, from_ + 2u);
+            let x1 = subgroupShuffle(w1, from_ + 2u);
+            sum.a2 = sum.a2 * by + x0 * v0.a + x1 * v1.a;
+            sum.b2 = sum.b2 * by + x0 * v0.b + x1 * v1.b;
+            let by3 = subgroupShuffle(shrink, from_ + 3u);
+            let x03 = subgroupShuffle(w0, from_ + 3u);
+            let x13 = subgroupShuffle(w1, from_ + 3u);
+            sum.a3 = sum.a3 * by3 + x03 * v0.a + x13 * v1.a;
+            sum.b3 = sum.b3 * by3 + x03 * v0.b + x13 * v1.b;
         }
     }
 
-    for (var h = 0u; h < HEADS; h += 1u) {
-        let at = team * WORDS + h * (D / 4u) + 2u * lane;
-        sums[at] = sa[h];
-        sums[at + 1u] = sb[h];
+    let left = team * WORDS + 2u * lane;
+    sums[left] = sum.a0;
+    sums[left + 1u] = sum.b0;
+    if HEADS > 1u {
+        sums[left + D / 4u] = sum.a1;
+        sums[left + D / 4u + 1u] = sum.b1;
+    }
+    if HEADS > 2u {
+        sums[left + D / 2u] = sum.a2;
+        sums[left + D / 2u + 1u] = sum.b2;
+        sums[left + D / 4u * 3u] = sum.a3;
+        sums[left + D / 4u * 3u + 1u] = sum.b3;
     }
     if lane < HEADS {
         stats[team * HEADS + lane] = vec2(most, weight);
@@ -314,6 +367,11 @@ fn main(
 // Threads that share the parts of an element.
 const SIDES: u32 = max(WG / WORDS, 1u);
 
+// What a part's sums are multiplied by, after `join_stats`.
+fn factor(part: u32, h: u32, n: u32) -> f32 {
+    return select(0.0, stats[min(part, n - 1u) * HEADS + h].x, part < n);
+}
+
 // Sums of the parts; every side leaves its own in `sums`.
 fn join_parts(block: u32, used: u32, lid: u32) {
     for (var i = lid; i < WORDS * SIDES; i += WG) {
@@ -321,17 +379,15 @@ fn join_parts(block: u32, used: u32, lid: u32) {
         let h = word / (D / 4u);
         var x = vec4(0.0);
         let at = (p.out.y + block * p.ne.w * RESULTS) / 4u + word;
-        for (var first = i / WORDS; first < used; first += 8u * SIDES) {
-            var v: array<vec4<u32>, 8>;
-            for (var j = 0u; j < 8u; j += 1u) {
-                v[j] = arena[at + min(first + j * SIDES, used - 1u) * WORDS];
-            }
-            for (var j = 0u; j < 8u; j += 1u) {
-                let part = first + j * SIDES;
-                if part < used {
-                    x += stats[part * HEADS + h].x * bitcast<vec4<f32>>(v[j]);
-                }
-            }
+        for (var part = i / WORDS; part < used; part += 4u * SIDES) {
+            // Four at a time; those beyond the last are multiplied by nothing.
+            let last = used - 1u;
+            let x0 = bitcast<vec4<f32>>(arena[at + part * WORDS]);
+            let x1 = bitcast<vec4<f32>>(arena[at + min(part + SIDES, last) * WORDS]);
+            let x2 = bitcast<vec4<f32>>(arena[at + min(part + 2u * SIDES, last) * WORDS]);
+            let x3 = bitcast<vec4<f32>>(arena[at + min(part + 3u * SIDES, last) * WORDS]);
+            x += factor(part, h, used) * x0 + factor(part + SIDES, h, used) * x1
+                + factor(part + 2u * SIDES, h, used) * x2 + factor(part + 3u * SIDES, h, used) * x3;
         }
         sums[i] = x;
     }

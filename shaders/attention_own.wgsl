@@ -1,8 +1,21 @@
 // A single token's heads, prepared by `attention_few` itself: queries where they are read; its key and value by the team
 // whose rows they are among, which stores them and goes on with what it stored. A thread has eight elements of a head.
 
-// Rotations of the pairs of a thread's elements: of neighbours four, of halves eight.
-var<private> turns: array<vec2<f32>, 8>;
+// Rotations of the pairs of a thread's elements: cosines and sines of its first four and its last four elements, or of its
+// four pairs of neighbours.
+struct Turns {
+    ca: vec4<f32>,
+    sa: vec4<f32>,
+    cb: vec4<f32>,
+    sb: vec4<f32>,
+}
+
+var<private> turns: Turns;
+
+fn find_turn(i: u32, lane: u32, pairs: u32, pos: i32) -> vec2<f32> {
+    let pair = select(4u * lane + i, (8u * lane + i) % pairs, p.rope.y == 2u);
+    return rotation(p.rope.w, pairs, min(pair, pairs - 1u), pos);
+}
 
 // Prepares `turns` for the token's position.
 fn find_turns(lane: u32) {
@@ -10,24 +23,26 @@ fn find_turns(lane: u32) {
         return;
     }
     let pos = i32(arena_word(p.rope.z));
-    let pairs = p.rope.x / 2u;
-    for (var i = 0u; i < 8u; i += 1u) {
-        let pair = select(4u * lane + i, (8u * lane + i) % pairs, p.rope.y == 2u);
-        if i < 4u || p.rope.y == 2u {
-            turns[i] = rotation(p.rope.w, pairs, min(pair, pairs - 1u), pos);
-        }
+    let n = p.rope.x / 2u;
+    let z0 = find_turn(0u, lane, n, pos);
+    let z1 = find_turn(1u, lane, n, pos);
+    let z2 = find_turn(2u, lane, n, pos);
+    let z3 = find_turn(3u, lane, n, pos);
+    turns.ca = vec4(z0.x, z1.x, z2.x, z3.x);
+    turns.sa = vec4(z0.y, z1.y, z2.y, z3.y);
+    if p.rope.y == 2u {
+        let z4 = find_turn(4u, lane, n, pos);
+        let z5 = find_turn(5u, lane, n, pos);
+        let z6 = find_turn(6u, lane, n, pos);
+        let z7 = find_turn(7u, lane, n, pos);
+        turns.cb = vec4(z4.x, z5.x, z6.x, z7.x);
+        turns.sb = vec4(z4.y, z5.y, z6.y, z7.y);
     }
 }
 
-fn turn(x: vec2<f32>, z: vec2<f32>) -> vec2<f32> {
-    return vec2(x.x * z.x - x.y * z.y, x.x * z.y + x.y * z.x);
-}
-
-// Four elements whose partners are `y`: the first or, if `late`, the second of their pairs.
-fn turn_halves(x: vec4<f32>, y: vec4<f32>, first: u32, late: bool) -> vec4<f32> {
-    let c = vec4(turns[first].x, turns[first + 1u].x, turns[first + 2u].x, turns[first + 3u].x);
-    let s = vec4(turns[first].y, turns[first + 1u].y, turns[first + 2u].y, turns[first + 3u].y);
-    return x * c + select(-y, y, late) * s;
+// Two pairs of neighbours.
+fn turn_neighbours(x: vec4<f32>, c: vec2<f32>, s: vec2<f32>) -> vec4<f32> {
+    return vec4(x.x * c.x - x.y * s.x, x.x * s.x + x.y * c.x, x.z * c.y - x.w * s.y, x.z * s.y + x.w * c.y);
 }
 
 fn shuffle4(x: vec4<f32>, from_: u32) -> vec4<f32> {
@@ -42,14 +57,13 @@ fn prepared(head: Eight, weight: u32, eps: f32, scale: f32, lane: u32, place: u3
         let by = inverseSqrt(squares / f32(D) + eps);
         x = Eight(x.a * by, x.b * by);
         if weight > 1u {
-            for (var i = 0u; i < 4u; i += 1u) {
-                x.a[i] *= number_at(WEIGHTS, weight - 2u + 8u * lane + i);
-                x.b[i] *= number_at(WEIGHTS, weight - 2u + 8u * lane + 4u + i);
-            }
+            let at = weight - 2u + 8u * lane;
+            x.a *= vec4(number_at(WEIGHTS, at), number_at(WEIGHTS, at + 1u), number_at(WEIGHTS, at + 2u), number_at(WEIGHTS, at + 3u));
+            x.b *= vec4(number_at(WEIGHTS, at + 4u), number_at(WEIGHTS, at + 5u), number_at(WEIGHTS, at + 6u), number_at(WEIGHTS, at + 7u));
         }
     }
     if p.rope.y == 1u && 8u * lane < p.rope.x {
-        x = Eight(vec4(turn(x.a.xy, turns[0]), turn(x.a.zw, turns[1])), vec4(turn(x.b.xy, turns[2]), turn(x.b.zw, turns[3])));
+        x = Eight(turn_neighbours(x.a, turns.ca.xy, turns.sa.xy), turn_neighbours(x.b, turns.ca.zw, turns.sa.zw));
     }
     if p.rope.y == 2u {
         let half = p.rope.x / 16u;
@@ -58,7 +72,8 @@ fn prepared(head: Eight, weight: u32, eps: f32, scale: f32, lane: u32, place: u3
         let ya = shuffle4(x.a, partner);
         let yb = shuffle4(x.b, partner);
         if 8u * lane < p.rope.x {
-            x = Eight(turn_halves(x.a, ya, 0u, late), turn_halves(x.b, yb, 4u, late));
+            let sign = select(-1.0, 1.0, late);
+            x = Eight(x.a * turns.ca + sign * ya * turns.sa, x.b * turns.cb + sign * yb * turns.sb);
         }
     }
     return Eight(x.a * scale, x.b * scale);
