@@ -28,7 +28,7 @@ const SIDES: u32 = WG / LANES;
 const PASSES: u32 = (PAIRS + LANES - 1) / LANES;
 const NONE: f32 = -1.0e30;
 
-var<workgroup> queries: array<f32, QUERIES * D_K>;
+var<workgroup> queries: array<vec4<f32>, QUERIES * D_K / 4>;
 // [row][query]
 var<workgroup> scores: array<f32, CHUNK * QUERIES>;
 var<workgroup> pieces: array<f32, WG * QUERIES * 2>;
@@ -89,7 +89,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let query = i / D_K;
         let h = min(query % HEADS, n_heads - 1u);
         let t = min(first_token + query / HEADS, p.q.w - 1u);
-        queries[i] = bitcast<f32>(arena_word(p.q.x + (head + h) * p.q.y + t * p.q.z + i % D_K)) * p.x.x;
+        queries[i / 4u][i % 4u] = bitcast<f32>(arena_word(p.q.x + (head + h) * p.q.y + t * p.q.z + i % D_K)) * p.x.x;
     }
     for (var i = lid; i < QUERIES; i += WG) {
         most[i] = NONE;
@@ -178,8 +178,7 @@ fn score(base: u32, n: u32, kv: u32, head: u32, first_token: u32, lid: u32) {
             for (var d = 4u * part; d < D_K; d += 16u) {
                 let k = key4(at + d, p.k.w);
                 for (var i = 0u; i < QUERIES; i += 1u) {
-                    let q = i * D_K + d;
-                    sums[i] += dot(k, vec4(queries[q], queries[q + 1u], queries[q + 2u], queries[q + 3u]));
+                    sums[i] += dot(k, queries[(i * D_K + d) / 4u]);
                 }
             }
         }

@@ -2,12 +2,10 @@
 
 // Weights: a matrix in planes, or vectors.
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
-// More vectors, rotation tables or masks.
+// More vectors, or masks.
 @group(0) @binding(2) var<storage, read> constants: array<u32>;
-// Persistent state that is written, or the keys.
-@group(0) @binding(3) var<storage, read_write> state: array<u32>;
-// The values.
-@group(0) @binding(4) var<storage, read_write> state_v: array<u32>;
+// Tables of rotations.
+@group(0) @binding(7) var<storage, read> tables: array<u32>;
 @group(0) @binding(5) var<uniform> p: Params;
 
 // Where an operand lies.

@@ -1,19 +1,22 @@
 // One workgroup per head of a token: norm, rotation, scale, Hadamard transform; then to the arena, or into a state as TO says.
+// Queries, keys and values of a layer go together: up to three jobs, of which the last writes to `state_v`.
 
-struct Params {
-    // Elements of a head, heads, tokens, rotated dimensions.
-    ne: vec4<u32>,
+struct Job {
     // Strides of the source: element, head, token; its offset.
     src: vec4<u32>,
-    // Offset of the result; elements of a state's row; words before a state's scales; its space for the source.
-    to: vec4<u32>,
-    // Offset of the norm's weight plus one (0: none); norm (0: none, 1 + kind); Hadamard size (0: none); pairing of a
-    // rotation (0: none, 1: neighbours, 2: halves).
+    // Elements of a head, heads, rotated dimensions, norm (0: none, 1 + kind).
+    ne: vec4<u32>,
+    // Offset of the norm's weight plus one (0: none); Hadamard size (0: none); pairing of a rotation (0: none,
+    // 1: neighbours, 2: halves); epsilon.
     how: vec4<u32>,
-    // Offset of the positions, of the state's rows, of the rotation table; rows of the state.
+    // Offset of the result; elements of a state's row; words before a state's scales; rows of the state.
+    to: vec4<u32>,
+    // Offset of the positions, of the state's rows, of the rotation table; scale.
     at: vec4<u32>,
-    // Epsilon, scale.
-    x: vec4<f32>,
+}
+
+struct Params {
+    jobs: array<Job, 3>,
 }
 
 const WG: u32 = 64;
@@ -27,26 +30,22 @@ const TO_Q4_0: u32 = 4;
 
 var<workgroup> head: array<f32, 1024>;
 
-// Cosine and sine by which a pair rotates: the product of the rotations of the position's four bytes.
-fn rotation(pair: u32, pos: i32) -> vec2<f32> {
-    let pairs = p.ne.w / 2u;
-    let distance = u32(abs(pos));
-    var z = vec2(1.0, 0.0);
-    for (var level = 0u; level < 4u; level += 1u) {
-        let byte = (distance >> (8u * level)) & 255u;
-        if byte == 0u && level > 0u {
-            continue;
-        }
-        let at = p.at.z + 2u * ((level * 256u + byte) * pairs + pair);
-        let r = vec2(bitcast<f32>(constants[at]), bitcast<f32>(constants[at + 1u]));
-        z = vec2(z.x * r.x - z.y * r.y, z.x * r.y + z.y * r.x);
+var<private> job: Job;
+// Whether results go to `state_v`.
+var<private> second: bool;
+
+fn set_state(i: u32, x: u32) {
+    if second {
+        state_v[i] = x;
+    } else {
+        state[i] = x;
     }
-    return vec2(z.x, select(z.y, -z.y, pos < 0));
 }
 
 fn normalize(lid: u32) {
-    let n = p.ne.x;
-    let kind = p.how.y - 1u;
+    let n = job.ne.x;
+    let kind = job.ne.w - 1u;
+    let eps = bitcast<f32>(job.how.w);
     var mean = 0.0;
     if kind == 1u {
         var sum = 0.0;
@@ -61,14 +60,14 @@ fn normalize(lid: u32) {
         squares += x * x;
     }
     squares = reduce_sum(squares, lid);
-    var scale = inverseSqrt(squares / f32(n) + p.x.x);
+    var scale = inverseSqrt(squares / f32(n) + eps);
     if kind == 2u {
-        scale = 1.0 / max(sqrt(squares), p.x.x);
+        scale = 1.0 / max(sqrt(squares), eps);
     }
     for (var i = lid; i < n; i += WG) {
         var x = (head[i] - mean) * scale;
-        if p.how.x != 0u {
-            x *= number_at(WEIGHTS, p.how.x - 1u + i);
+        if job.how.x != 0u {
+            x *= number_at(WEIGHTS, job.how.x - 1u + i);
         }
         head[i] = x;
     }
@@ -76,12 +75,12 @@ fn normalize(lid: u32) {
 }
 
 fn rotate(token: u32, lid: u32) {
-    let pos = i32(arena[p.at.x + token]);
-    let pairs = p.ne.w / 2u;
+    let pos = i32(arena[job.at.x + token]);
+    let pairs = job.ne.z / 2u;
     for (var pair = lid; pair < pairs; pair += WG) {
-        let z = rotation(pair, pos);
-        let a = select(pair, 2u * pair, p.how.w == 1u);
-        let b = select(pair + pairs, 2u * pair + 1u, p.how.w == 1u);
+        let z = rotation(job.at.z, pairs, pair, pos);
+        let a = select(pair, 2u * pair, job.how.z == 1u);
+        let b = select(pair + pairs, 2u * pair + 1u, job.how.z == 1u);
         let x = head[a];
         let y = head[b];
         head[a] = x * z.x - y * z.y;
@@ -91,8 +90,8 @@ fn rotate(token: u32, lid: u32) {
 }
 
 fn hadamard(lid: u32) {
-    for (var step = 1u; step < p.how.z; step *= 2u) {
-        for (var i = lid; i < p.ne.x / 2u; i += WG) {
+    for (var step = 1u; step < job.how.y; step *= 2u) {
+        for (var i = lid; i < job.ne.x / 2u; i += WG) {
             let a = i / step * 2u * step + i % step;
             let x = head[a];
             let y = head[a + step];
@@ -103,34 +102,28 @@ fn hadamard(lid: u32) {
     }
 }
 
-// As C's `roundf`.
-fn nearest(x: f32) -> i32 {
-    return i32(select(ceil(x - 0.5), floor(x + 0.5), x >= 0.0));
-}
-
-fn half_precision(x: f32) -> f32 {
-    return unpack2x16float(pack2x16float(vec2(x, 0.0))).x;
-}
-
-// Writes the 32 elements of block `b` of the head, whose first element of the state is `at`.
-fn store_q8_0(at: u32, b: u32) {
+// Writes word `w` of the head, whose first element in the state is `at`: four elements of a block of 32.
+fn store_q8_0(at: u32, w: u32) {
+    let b = w / 8u;
     var most = 0.0;
     for (var i = 0u; i < 32u; i += 1u) {
         most = max(most, abs(head[32u * b + i]));
     }
     let d = most / 127.0;
     let inverse = select(0.0, 1.0 / d, d != 0.0);
-    for (var w = 0u; w < 8u; w += 1u) {
-        var word = 0u;
-        for (var i = 0u; i < 4u; i += 1u) {
-            word |= (u32(nearest(head[32u * b + 4u * w + i] * inverse)) & 255u) << (8u * i);
-        }
-        state[at / 4u + w] = word;
+    var word = 0u;
+    for (var i = 0u; i < 4u; i += 1u) {
+        word |= (u32(nearest(head[4u * w + i] * inverse)) & 255u) << (8u * i);
     }
-    state[p.to.z + at / 32u] = bitcast<u32>(half_precision(d));
+    set_state(at / 4u + w, word);
+    if w % 8u == 0u {
+        set_state(job.to.z + at / 32u + b, bitcast<u32>(half_precision(d)));
+    }
 }
 
-fn store_q4_0(at: u32, b: u32) {
+// Word `w` of four of a block, which has eight elements.
+fn store_q4_0(at: u32, w: u32) {
+    let b = w / 4u;
     var most = 0.0;
     for (var i = 0u; i < 32u; i += 1u) {
         let x = head[32u * b + i];
@@ -138,39 +131,39 @@ fn store_q4_0(at: u32, b: u32) {
     }
     let d = most / -8.0;
     let inverse = select(0.0, 1.0 / d, d != 0.0);
-    for (var w = 0u; w < 4u; w += 1u) {
-        var word = 0u;
-        for (var i = 0u; i < 4u; i += 1u) {
-            let low = min(15, i32(head[32u * b + 4u * w + i] * inverse + 8.5));
-            let high = min(15, i32(head[32u * b + 16u + 4u * w + i] * inverse + 8.5));
-            word |= u32(low | (high << 4u)) << (8u * i);
-        }
-        state[at / 8u + w] = word;
+    var word = 0u;
+    for (var i = 0u; i < 4u; i += 1u) {
+        let low = min(15, i32(head[32u * b + 4u * (w % 4u) + i] * inverse + 8.5));
+        let high = min(15, i32(head[32u * b + 16u + 4u * (w % 4u) + i] * inverse + 8.5));
+        word |= u32(low | (high << 4u)) << (8u * i);
     }
-    state[p.to.z + at / 32u] = bitcast<u32>(half_precision(d));
+    set_state(at / 8u + w, word);
+    if w % 4u == 0u {
+        set_state(job.to.z + at / 32u + b, bitcast<u32>(half_precision(d)));
+    }
 }
 
-fn store(at: u32, lid: u32) {
-    let n = p.ne.x;
-    switch TO {
+fn store(to: u32, at: u32, lid: u32) {
+    let n = job.ne.x;
+    switch to {
         case TO_F32: {
             for (var i = lid; i < n; i += WG) {
-                state[at + i] = bitcast<u32>(head[i]);
+                set_state(at + i, bitcast<u32>(head[i]));
             }
         }
         case TO_F16: {
             for (var i = lid; i < n / 2u; i += WG) {
-                state[at / 2u + i] = pack2x16float(vec2(head[2u * i], head[2u * i + 1u]));
+                set_state(at / 2u + i, pack2x16float(vec2(head[2u * i], head[2u * i + 1u])));
             }
         }
         case TO_Q8_0: {
-            for (var b = lid; b < n / 32u; b += WG) {
-                store_q8_0(at + 32u * b, b);
+            for (var w = lid; w < n / 4u; w += WG) {
+                store_q8_0(at, w);
             }
         }
         case TO_Q4_0: {
-            for (var b = lid; b < n / 32u; b += WG) {
-                store_q4_0(at + 32u * b, b);
+            for (var w = lid; w < n / 8u; w += WG) {
+                store_q4_0(at, w);
             }
         }
         default: {}
@@ -179,34 +172,46 @@ fn store(at: u32, lid: u32) {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let n = p.ne.x;
-    let base = p.src.w + group.x * p.src.y + group.y * p.src.z;
+    var number = 0u;
+    var h = group.x;
+    while number < 2u && h >= p.jobs[number].ne.y {
+        h -= p.jobs[number].ne.y;
+        number += 1u;
+    }
+    job = p.jobs[number];
+    second = number == 2u;
+    let to = select(select(TO_VALUES, TO_KEYS, number == 1u), TO, number == 0u);
+    let n = job.ne.x;
+    let base = job.src.w + h * job.src.y + group.y * job.src.z;
+    let scale = bitcast<f32>(job.at.w);
     for (var i = lid; i < n; i += WG) {
-        head[i] = number_at(p.to.w, base + i * p.src.x);
+        head[i] = number_at(ARENA, base + i * job.src.x);
     }
     workgroupBarrier();
-    if p.how.y != 0u {
+    if job.ne.w != 0u {
         normalize(lid);
     }
-    if p.how.w != 0u {
+    if job.how.z != 0u {
         rotate(group.y, lid);
     }
-    if p.how.z != 0u {
+    if job.how.y != 0u {
         hadamard(lid);
     }
-    for (var i = lid; i < n; i += WG) {
-        head[i] *= p.x.y;
-    }
-    workgroupBarrier();
-    if TO == TO_ARENA {
-        let to = p.to.x + (group.y * p.ne.y + group.x) * n;
+    if scale != 1.0 {
         for (var i = lid; i < n; i += WG) {
-            set_number(to + i, head[i]);
+            head[i] *= scale;
+        }
+        workgroupBarrier();
+    }
+    if to == TO_ARENA {
+        let first = job.to.x + (group.y * job.ne.y + h) * n;
+        for (var i = lid; i < n; i += WG) {
+            set_number(first + i, head[i]);
         }
         return;
     }
-    let row = arena[p.at.y + group.y];
-    if row < p.at.w {
-        store(row * p.to.y + p.to.x + group.x * n, lid);
+    let row = arena[job.at.y + group.y];
+    if row < job.to.w {
+        store(to, row * job.to.y + job.to.x + h * n, lid);
     }
 }

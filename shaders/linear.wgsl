@@ -8,6 +8,13 @@ struct Params {
     how: vec4<u32>,
     // Experts: offset of the ids plus one (0: none), ids of a token, rows of activations of a token.
     experts: vec4<u32>,
+    // The sums of squares of the activations: offset plus one (0: they are normalized already), epsilon, sums of a token.
+    norm: vec4<u32>,
+    // Results as bytes: offset of the bytes, of their scales, of the sums of squares plus one (0: none), of the weight of the
+    // next norm plus one (0: none).
+    emit: vec4<u32>,
+    // Space of that weight.
+    emit_norm: vec4<u32>,
 }
 
 // Which group of rows a workgroup has: large matrices have more than a dimension of the grid holds.
@@ -45,14 +52,22 @@ fn first_row(m: Matrix, t: u32) -> u32 {
     return arena_word(p.experts.x - 1u + t) * p.how.w;
 }
 
-fn finish(m: Matrix, row: u32, t: u32, sum: f32) {
+// What is added to a result last.
+fn residual_of(m: Matrix, row: u32, t: u32) -> f32 {
+    if m.residual == 0u {
+        return 0.0;
+    }
+    return bitcast<f32>(arena_word(m.residual - 1u + t * m.stride + row));
+}
+
+fn activated(m: Matrix, row: u32, sum: f32) -> f32 {
     var x = sum;
     if m.bias != 0u {
         x += bitcast<f32>(constants[m.bias - 1u + row]);
     }
-    x = activate(p.how.x, x);
-    if m.residual != 0u {
-        x += bitcast<f32>(arena_word(m.residual - 1u + t * m.stride + row));
-    }
-    set_number(m.to + t * m.stride + row, x);
+    return activate(p.how.x, x);
+}
+
+fn finish(m: Matrix, row: u32, t: u32, sum: f32) {
+    set_number(m.to + t * m.stride + row, activated(m, row, sum) + residual_of(m, row, t));
 }

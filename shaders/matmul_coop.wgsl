@@ -5,13 +5,13 @@
 const WG: u32 = 128;
 const TILE: u32 = 128;
 const DEPTH: u32 = 32;
-// Elements from one row of a tile to the next: rows begin in different banks.
-const LINE: u32 = 40;
+// Vectors from one row of a tile to the next: rows begin in different banks.
+const LINE: u32 = 10;
 
 alias Sums = coop_mat16x16<f32, C>;
 
-var<workgroup> w_tile: array<f16, TILE * LINE>;
-var<workgroup> x_tile: array<f16, TILE * LINE>;
+var<workgroup> w_tile: array<vec4<f16>, TILE * LINE>;
+var<workgroup> x_tile: array<vec4<f16>, TILE * LINE>;
 var<workgroup> stage: array<f32, 4 * 256>;
 
 fn halves4(words: vec2<u32>) -> vec4<f16> {
@@ -70,25 +70,11 @@ fn main(
     }
     for (var base = 0u; base < p.x.x; base += DEPTH) {
         for (var i = 0u; i < 8u; i += 1u) {
-            let v = vec4<f16>(w[i]);
-            let at = lid * LINE + 4u * i;
-            w_tile[at] = v.x;
-            w_tile[at + 1u] = v.y;
-            w_tile[at + 2u] = v.z;
-            w_tile[at + 3u] = v.w;
+            w_tile[lid * LINE + i] = vec4<f16>(w[i]);
         }
         for (var i = 0u; i < 4u; i += 1u) {
-            let lo = halves4(x[i].xy);
-            let hi = halves4(x[i].zw);
-            let at = lid * LINE + 8u * i;
-            x_tile[at] = lo.x;
-            x_tile[at + 1u] = lo.y;
-            x_tile[at + 2u] = lo.z;
-            x_tile[at + 3u] = lo.w;
-            x_tile[at + 4u] = hi.x;
-            x_tile[at + 5u] = hi.y;
-            x_tile[at + 6u] = hi.z;
-            x_tile[at + 7u] = hi.w;
+            x_tile[lid * LINE + 2u * i] = halves4(x[i].xy);
+            x_tile[lid * LINE + 2u * i + 1u] = halves4(x[i].zw);
         }
         workgroupBarrier();
         let next = base + DEPTH;
@@ -101,26 +87,26 @@ fn main(
             }
         }
         for (var k = 0u; k < DEPTH; k += 16u) {
-            let a0 = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(rows + 0u) * LINE + k], LINE);
-            let a1 = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(rows + 16u) * LINE + k], LINE);
-            let a2 = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(rows + 32u) * LINE + k], LINE);
-            let a3 = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(rows + 48u) * LINE + k], LINE);
-            let b0 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(tokens + 0u) * LINE + k], LINE);
+            let a0 = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(rows + 0u) * LINE + k / 4u], LINE);
+            let a1 = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(rows + 16u) * LINE + k / 4u], LINE);
+            let a2 = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(rows + 32u) * LINE + k / 4u], LINE);
+            let a3 = coopLoadT<coop_mat16x16<f16, A>>(&w_tile[(rows + 48u) * LINE + k / 4u], LINE);
+            let b0 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(tokens + 0u) * LINE + k / 4u], LINE);
             c00 = coopMultiplyAdd(a0, b0, c00);
             c10 = coopMultiplyAdd(a1, b0, c10);
             c20 = coopMultiplyAdd(a2, b0, c20);
             c30 = coopMultiplyAdd(a3, b0, c30);
-            let b1 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(tokens + 16u) * LINE + k], LINE);
+            let b1 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(tokens + 16u) * LINE + k / 4u], LINE);
             c01 = coopMultiplyAdd(a0, b1, c01);
             c11 = coopMultiplyAdd(a1, b1, c11);
             c21 = coopMultiplyAdd(a2, b1, c21);
             c31 = coopMultiplyAdd(a3, b1, c31);
-            let b2 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(tokens + 32u) * LINE + k], LINE);
+            let b2 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(tokens + 32u) * LINE + k / 4u], LINE);
             c02 = coopMultiplyAdd(a0, b2, c02);
             c12 = coopMultiplyAdd(a1, b2, c12);
             c22 = coopMultiplyAdd(a2, b2, c22);
             c32 = coopMultiplyAdd(a3, b2, c32);
-            let b3 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(tokens + 48u) * LINE + k], LINE);
+            let b3 = coopLoad<coop_mat16x16<f16, B>>(&x_tile[(tokens + 48u) * LINE + k / 4u], LINE);
             c03 = coopMultiplyAdd(a0, b3, c03);
             c13 = coopMultiplyAdd(a1, b3, c13);
             c23 = coopMultiplyAdd(a2, b3, c23);

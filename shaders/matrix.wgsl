@@ -19,7 +19,9 @@ struct Matrix {
     stride: u32,
     // Offset of what is added last plus one; 0: nothing.
     residual: u32,
-    unused: vec2<u32>,
+    // Whether it is of the second type of a dispatch of two.
+    other: u32,
+    unused: u32,
 }
 
 fn byte4(word: u32) -> vec4<u32> {

@@ -253,6 +253,32 @@ fn feed_forward_with_residual() {
     }
 }
 
+/// A layer whose products write what the next ones read as bytes, and whose last products are of two types.
+#[test]
+fn results_go_on_as_bytes() {
+    for n_tokens in [1, 2, 5] {
+        for (a, b) in [(DType::Q4K, DType::Q6K), (DType::Q8_0, DType::Q4_0), (DType::Q5K, DType::F16)] {
+            let mut c = Case::new(n_tokens as u64, n_tokens);
+            let x = c.embd(256, n_tokens);
+            let [v, w] = [c.weight(DType::F32, [256, 1, 1, 1]), c.weight(DType::F32, [256, 1, 1, 1])];
+            let normed = c.builder.norm(norm(NormKind::Rms), x, Some(v), None).unwrap();
+            let [gate, up] = [a, a].map(|t| c.weight(t, [256, 512, 1, 1]));
+            let [gate, up] = [gate, up].map(|w| c.builder.matmul(w, normed).unwrap());
+            let h = c.builder.glu(GluOp::Silu, gate, up).unwrap();
+            let down = c.weight(a, [512, 256, 1, 1]);
+            let y = c.builder.matmul(down, h).unwrap();
+            let y = c.builder.add(y, x).unwrap();
+            let normed = c.builder.norm(norm(NormKind::Rms), y, Some(w), None).unwrap();
+            let mut outputs = vec![y];
+            for (t, rows) in [(a, 96), (a, 64), (b, 75)] {
+                let w = c.weight(t, [256, rows, 1, 1]);
+                outputs.push(c.builder.matmul(w, normed).unwrap());
+            }
+            c.check(&format!("layer {a} {b} x {n_tokens}"), &outputs, 4.0 * QUANTIZED);
+        }
+    }
+}
+
 struct Attend {
     n_tokens: usize,
     n_rows: usize,
@@ -331,6 +357,10 @@ fn attention_over_caches() {
         }
     }
     attend(&Attend { n_tokens: 3, n_rows: 200, dtype: DType::Q4_0, d, p: plain, kind, sinks });
+    // A single token, whose heads the attention prepares.
+    for (n_rows, dtype, sinks) in [(200, DType::Q4_0, false), (200, DType::F16, true), (700, DType::Q8_0, true)] {
+        attend(&Attend { n_tokens: 1, n_rows, dtype, d, p: plain, kind: RopeKind::Norm, sinks });
+    }
     let (n_tokens, dtype) = (9, DType::F16);
     attend(&Attend { n_tokens, n_rows: 300, dtype, d: 40, p: plain, kind: RopeKind::Norm, sinks: true });
     attend(&Attend { n_tokens, n_rows: 90, dtype, d: 96, p: Attention { soft_cap: 5.0, ..plain }, kind, sinks });

@@ -136,8 +136,10 @@ impl Offload {
         let mut weights = Vec::with_capacity(cpu);
         for (number, (_, adapter)) in chosen.iter().enumerate() {
             let here = Arc::new(Weights::new(adapter.open()?, tensors));
-            let own: Vec<&WeightRef> =
+            let mut own: Vec<&WeightRef> =
                 tensors.iter().filter(|w| layers.devices_of(&w.name, tensors).contains(&number)).collect();
+            // Tensors of a layer beside each other: products over the same activations share a dispatch if they share a buffer.
+            own.sort_by_key(|w| (layer_of(&w.name), w.name.clone()));
             here.upload_all(&own, &mut |n| {
                 done += n;
                 progress((done as f32 / total).min(1.0))
@@ -170,6 +172,13 @@ impl Offload {
         devices.push(Box::new(Cpu::new(n_threads)?));
         Ok(Box::new(Split::new(devices, self.layers.clone(), offload_kqv)))
     }
+}
+
+/// The layer in a tensor's name; what has none comes last.
+#[cfg(feature = "gpu")]
+fn layer_of(name: &str) -> usize {
+    let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
+    layer.unwrap_or(usize::MAX)
 }
 
 /// The adapters that `params` names, or those there are.

@@ -19,7 +19,7 @@ pub enum Bound {
     Masks,
 }
 
-/// Bindings 1 to 4 of `bindings.wgsl`.
+/// Bindings of `bindings.wgsl`: 1 to 4, and 7.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[allow(missing_docs)]
 pub struct Bindings {
@@ -27,6 +27,7 @@ pub struct Bindings {
     pub constants: Bound,
     pub state: Bound,
     pub state_v: Bound,
+    pub tables: Bound,
 }
 
 /// One kernel over its workgroups.
@@ -61,6 +62,8 @@ pub struct Program {
     pub inputs: Vec<InputAt>,
     /// First word and number of words of each output.
     pub outputs: Vec<(u32, usize)>,
+    /// Whether a run takes milliseconds: it is submitted whole, and its like is expected to follow.
+    pub short: bool,
     /// Words of the arena.
     pub arena: usize,
     params: Vec<u8>,
@@ -79,8 +82,10 @@ pub struct Shared<'a> {
     pub arena: &'a wgpu::Buffer,
     /// Masks.
     pub masks: &'a wgpu::Buffer,
+    /// Count workgroups that are ready; zero between dispatches.
+    pub counters: &'a wgpu::Buffer,
     /// Stand in for what a kernel does not use.
-    pub nothing: &'a [wgpu::Buffer; 4],
+    pub nothing: &'a [wgpu::Buffer; 5],
     /// Changes whenever one of them is another.
     pub generation: u64,
 }
@@ -131,15 +136,15 @@ impl Program {
                 continue;
             }
             let b = &dispatch.bindings;
-            let others = [&b.weights, &b.constants, &b.state, &b.state_v];
+            let others = [(1, &b.weights), (2, &b.constants), (3, &b.state), (4, &b.state_v), (7, &b.tables)];
             let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: shared.arena.as_entire_binding() }];
-            for (i, bound) in others.into_iter().enumerate() {
+            for (i, (binding, bound)) in others.into_iter().enumerate() {
                 let buffer = match bound {
                     Bound::Nothing => &shared.nothing[i],
                     Bound::Buffer(buffer) => buffer,
                     Bound::Masks => shared.masks,
                 };
-                entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource: buffer.as_entire_binding() });
+                entries.push(wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() });
             }
             entries.push(wgpu::BindGroupEntry {
                 binding: 5,
@@ -149,6 +154,7 @@ impl Program {
                     size: wgpu::BufferSize::new(PARAMS as u64),
                 }),
             });
+            entries.push(wgpu::BindGroupEntry { binding: 6, resource: shared.counters.as_entire_binding() });
             let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: None,
                 layout: &device.shaders.bindings,

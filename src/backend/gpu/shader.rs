@@ -14,6 +14,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// The type of the weights that it reads, for kernels that are composed with a format.
     pub format: Option<DType>,
+    /// A second type of weights that `matvec_fast` finds among the first.
+    pub second: Option<DType>,
     /// Names and values of its constants.
     pub constants: Vec<(&'static str, u32)>,
     /// Threads of a subgroup, at least, if it may use subgroup operations.
@@ -62,28 +64,51 @@ pub fn is_fast(dtype: DType) -> bool {
 impl Kernel {
     /// A kernel without a format.
     pub fn plain(name: &'static str, constants: &[(&'static str, u32)]) -> Kernel {
-        Kernel { name, format: None, constants: constants.to_vec(), subgroup: None }
+        Kernel { name, format: None, second: None, constants: constants.to_vec(), subgroup: None }
     }
 
     /// The files of the kernel.
     fn files(&self) -> Result<Vec<&'static str>> {
-        const WORDS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/words")];
-        const VECTORS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/vectors")];
+        const WORDS: &[&str] = &[wgsl!("bindings"), wgsl!("arena/words"), wgsl!("state/words")];
+        const VECTORS: &[&str] = &[wgsl!("bindings"), wgsl!("arena/vectors"), wgsl!("state/words")];
+        // The caches are bound by types of their own.
+        const CACHED: &[&str] = &[wgsl!("bindings"), wgsl!("arena/vectors")];
         let sums = if self.subgroup.is_some() { wgsl!("reduce/sums_subgroup") } else { wgsl!("reduce/sums_plain") };
-        let (base, own): ([&str; 2], Vec<&str>) = match self.name {
+        let shuffle = if self.subgroup.is_some() { wgsl!("reduce/shuffle") } else { wgsl!("reduce/shuffle_plain") };
+        let (base, own): (&[&str], Vec<&str>) = match self.name {
             "elementwise" => (WORDS, vec![wgsl!("elementwise"), wgsl!("activation")]),
             "rows" => (WORDS, vec![wgsl!("rows"), wgsl!("reduce/plain")]),
-            "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("reduce/plain")]),
+            "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("rotation"), wgsl!("rounding"), wgsl!("reduce/plain")]),
             "quantize" => (WORDS, vec![wgsl!("quantize"), wgsl!("reduce/plain")]),
             "halve" => (WORDS, vec![wgsl!("halve")]),
             "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
             "attention" => (WORDS, vec![wgsl!("attention"), wgsl!("kv")]),
+            "attention_few" => (
+                CACHED,
+                vec![
+                    wgsl!("attention_few"),
+                    wgsl!("attention_own"),
+                    wgsl!("rotation"),
+                    wgsl!("rounding"),
+                    wgsl!("emit"),
+                    wgsl!("matrix"),
+                ],
+            ),
             "attention_join" => (WORDS, vec![wgsl!("attention_join")]),
             "get_rows" => (WORDS, vec![wgsl!("get_rows"), wgsl!("matrix")]),
             "matvec" => (WORDS, vec![wgsl!("matvec"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation"), sums]),
             "matvec_fast" => (
                 VECTORS,
-                vec![wgsl!("matvec_fast"), wgsl!("linear"), wgsl!("matrix"), wgsl!("fast"), wgsl!("activation"), sums],
+                vec![
+                    wgsl!("matvec_fast"),
+                    wgsl!("products"),
+                    wgsl!("emit"),
+                    wgsl!("linear"),
+                    wgsl!("matrix"),
+                    wgsl!("fast"),
+                    wgsl!("activation"),
+                    shuffle,
+                ],
             ),
             "matmul" => (WORDS, vec![wgsl!("matmul"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")]),
             "matmul_coop" => {
@@ -97,7 +122,18 @@ impl Kernel {
         };
         // Formats bring what their fast products need.
         let fast = (own.contains(&wgsl!("matrix")) && !own.contains(&wgsl!("fast"))).then_some(wgsl!("fast"));
-        Ok(base.into_iter().chain(own).chain(format).chain(fast).collect())
+        Ok(base.iter().copied().chain(own).chain(format).chain(fast).collect())
+    }
+
+    /// The WGSL that reads a cache of the type that a constant tells.
+    fn cache(&self, constant: &str) -> Result<&'static str> {
+        match self.constants.iter().find(|(name, _)| *name == constant) {
+            Some((_, 1)) => Ok(wgsl!("state/f32")),
+            Some((_, 2)) => Ok(wgsl!("state/f16")),
+            Some((_, 3)) => Ok(wgsl!("state/q8_0")),
+            Some((_, 4)) => Ok(wgsl!("state/q4_0")),
+            other => Err(Error::Internal(format!("no cache {other:?}"))),
+        }
     }
 
     /// The whole WGSL text.
@@ -118,8 +154,40 @@ impl Kernel {
         for file in self.files()? {
             text.push_str(file);
         }
+        if self.name == "matvec_fast" {
+            match self.second {
+                None => text.push_str(wgsl!("products_alone")),
+                Some(dtype) => {
+                    let format = format_source(dtype).unwrap_or_default();
+                    text.push_str(&renamed(&[wgsl!("products"), format].concat()));
+                }
+            }
+        }
+        if self.name == "attention_few" {
+            text.push_str(&self.cache("K_TYPE")?.replace("load8", "key8").replace("store8", "store_key8").replace("cache", "state"));
+            let values = self.cache("V_TYPE")?.replace("load8", "value8").replace("store8", "store_value8");
+            let values = values.replace("cache", "state_v");
+            text.push_str(&values.replace("@binding(3)", "@binding(4)"));
+        }
         Ok(text)
     }
+}
+
+/// A text whose functions have names that end in `_b`.
+fn renamed(source: &str) -> String {
+    let names = source.lines().filter_map(|line| line.strip_prefix("fn ")?.split('(').next());
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    names.fold(source.to_string(), |text, name| {
+        let call = format!("{name}(");
+        let mut parts = text.split(&call[..]);
+        let mut renamed = parts.next().unwrap_or_default().to_string();
+        for part in parts {
+            renamed.push_str(name);
+            renamed.push_str(if renamed.strip_suffix(name).is_some_and(|s| s.ends_with(is_name)) { "(" } else { "_b(" });
+            renamed.push_str(part);
+        }
+        renamed
+    })
 }
 
 /// One kernel of every composition, for those who check them all: formats, types of states, with subgroups and without.
@@ -130,7 +198,17 @@ pub fn compositions() -> Vec<Kernel> {
     let mut all: Vec<Kernel> = Vec::new();
     all.extend((0..13).map(|op| Kernel::plain("elementwise", &[u("OP", op)])));
     all.extend((0..6).map(|op| Kernel::plain("rows", &[u("OP", op)])));
-    all.extend((0..5).map(|to| Kernel::plain("heads", &[u("TO", to)])));
+    for to in 0..5 {
+        all.push(Kernel::plain("heads", &[u("TO", to), u("TO_KEYS", 0), u("TO_VALUES", 0)]));
+        all.push(Kernel::plain("heads", &[u("TO", 0), u("TO_KEYS", to), u("TO_VALUES", to)]));
+    }
+    for (k, v) in (1..5).flat_map(|k| (1..5).map(move |v| (k, v))) {
+        for (d, heads, threads) in [(64, 1, 128), (128, 4, 256), (256, 2, 256)] {
+            let constants =
+                [u("D", d), u("HEADS", heads), u("WG", threads), u("OWN", heads % 2), u("K_TYPE", k), u("V_TYPE", v)];
+            all.push(Kernel { subgroup: Some(32), ..Kernel::plain("attention_few", &constants) });
+        }
+    }
     all.extend((1..5).map(|kind| Kernel::plain("fetch", &[u("K_TYPE", kind)])));
     all.extend(["quantize", "halve", "attention_join"].map(|name| Kernel::plain(name, &[])));
     for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
@@ -157,9 +235,19 @@ pub fn compositions() -> Vec<Kernel> {
             let sizes = [u("WG", 64), u("ROWS", 4)];
             all.push(Kernel { subgroup, ..of("matvec", &sizes) });
             if is_fast(format) {
-                for (tokens, parts) in [(1, 1), (1, 2), (4, 1), (2, 2)] {
-                    let constants = [&sizes[..], &[u("TOKENS", tokens), u("PARTS", parts)]].concat();
-                    all.push(Kernel { subgroup, ..of("matvec_fast", &constants) });
+                for (tokens, parts, emit, split) in [(1, 1, 0, 1), (1, 2, 1, 1), (4, 1, 1, 2), (2, 2, 0, 1)] {
+                    let constants = [
+                        u("WG", 256),
+                        u("LANES", 32),
+                        u("ROWS", 4),
+                        u("SPLIT", split),
+                        u("TOKENS", tokens),
+                        u("PARTS", parts),
+                        u("EMIT", emit),
+                        u("MIXED", u32::from(split == 2)),
+                    ];
+                    let second = (split == 2).then_some(DType::Q6K);
+                    all.push(Kernel { subgroup, second, ..of("matvec_fast", &constants) });
                 }
             }
         }
@@ -208,6 +296,8 @@ impl Shaders {
                 storage(3, false),
                 storage(4, false),
                 params,
+                storage(6, false),
+                storage(7, true),
             ],
         });
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

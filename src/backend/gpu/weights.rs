@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most bytes of a shared buffer: few buffers, and little lost at the end of each.
-const CHUNK: u64 = 512 << 20;
+const CHUNK: u64 = 2 << 30;
 
 /// Bytes handed to the queue before it is told to begin copying: bounds what waits in host memory.
 const FLUSH: u64 = 256 << 20;

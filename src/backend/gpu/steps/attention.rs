@@ -1,12 +1,19 @@
 //! Attention: heads are prepared and stored, then attended over.
 
 use super::node::MAX_HEAD;
+use super::own::Own;
 use super::*;
 use crate::graph::fuse::{FusedAttention, Heads};
 use crate::graph::{Attention, Norm, NormKind, Rope, RopeKind};
 
 /// Workgroups that keep a large device busy: rows are shared out until there are as many.
 const BUSY: usize = 512;
+
+/// Most tokens that attend by themselves, each reading its rows of the cache.
+const FEW_QUERIES: usize = 64;
+
+/// Workgroups of 256 threads that such attention is shared out to: two for each of 132 multiprocessors.
+const FEW_BUSY: usize = 264;
 
 /// Most parts of an attention.
 const MAX_PARTS: usize = 64;
@@ -45,6 +52,14 @@ pub(super) enum To {
     State(ValueId),
 }
 
+/// Heads to be prepared, and where they go.
+pub(super) struct Job {
+    pub how: How,
+    pub source: Operand,
+    pub shape: Shape,
+    pub to: To,
+}
+
 /// Keys or values as the kernel reads them.
 struct Rows {
     bound: Bound,
@@ -55,26 +70,37 @@ struct Rows {
 
 impl Compiler<'_> {
     pub(super) fn attention(&mut self, a: &FusedAttention) -> Result<()> {
-        for store in [&a.k, &a.v].into_iter().flatten() {
-            let h = how(&store.heads);
-            if h.is_empty() {
-                // As rows: where nothing is done to heads, the source may not show them.
-                let (_, inputs) = self.op(store.set_rows)?;
-                self.set_rows(store.set_rows, inputs)?;
-                continue;
-            }
-            let (source, shape) = self.heads_source(&store.heads)?;
-            self.heads(&h, source, shape, To::State(store.set_rows))?;
-        }
         let (mut q, shape) = self.heads_source(&a.q)?;
+        if let Some(own) = self.own(a, &q, shape)?
+            && self.attend_few(a.node, q, shape, Some(own))?
+        {
+            return Ok(());
+        }
+        let mut jobs = Vec::with_capacity(3);
         let h = how(&a.q);
         if !h.is_empty() {
-            let at = self.take_scratch(shape.d * shape.n_head * shape.n_tokens);
-            self.heads(&h, q, shape, To::Arena(word(at)?))?;
+            let at = word(self.take_scratch(shape.d * shape.n_head * shape.n_tokens))?;
+            jobs.push(Job { how: h, source: q, shape, to: To::Arena(at) });
             let d = word(shape.d)?;
-            q = Operand { space: ARENA, at: word(at)?, nb: [1, d, d * word(shape.n_head)?, 0], ..q };
+            q = Operand { space: ARENA, at, nb: [1, d, d * word(shape.n_head)?, 0], ..q };
         }
-        self.attend(a.node, q, shape)
+        for store in [&a.k, &a.v].into_iter().flatten() {
+            let (how, to) = (how(&store.heads), To::State(store.set_rows));
+            // As rows where nothing is done to heads: the source may not show them.
+            let (source, shape) = if how.is_empty() {
+                let (_, inputs) = self.op(store.set_rows)?;
+                self.rows_as_heads(store.set_rows, inputs)?
+            } else {
+                self.heads_source(&store.heads)?
+            };
+            jobs.push(Job { how, source, shape, to });
+        }
+        if !self.heads_together(&jobs)? {
+            for job in &jobs {
+                self.heads(job)?;
+            }
+        }
+        if self.attend_few(a.node, q, shape, None)? { Ok(()) } else { self.attend(a.node, q, shape) }
     }
 
     fn heads_source(&self, heads: &Heads) -> Result<(Operand, Shape)> {
@@ -84,18 +110,52 @@ impl Compiler<'_> {
     }
 
     /// Prepares heads.
-    pub(super) fn heads(&mut self, how: &How, source: Operand, shape: Shape, to: To) -> Result<()> {
+    pub(super) fn heads(&mut self, job: &Job) -> Result<()> {
+        let mut bindings = Bindings::default();
+        let (params, kind) = self
+            .job(job, 0, &mut bindings)?
+            .ok_or_else(|| Error::Internal("a kernel of one job has no room for it".into()))?;
+        let none = || Params::default().u(&[0; 20]);
+        self.add_heads(Params([params.0, none().0, none().0].concat()), [kind, 0, 0], bindings, job.shape.n_head, job)
+    }
+
+    /// Prepares the queries, keys and values of a layer in one dispatch, if they share what they read.
+    fn heads_together(&mut self, jobs: &[Job]) -> Result<bool> {
+        let [q, k, v] = jobs else { return Ok(false) };
+        if !matches!(q.to, To::Arena(_)) || q.shape.n_tokens != k.shape.n_tokens || k.shape.n_tokens != v.shape.n_tokens {
+            return Ok(false);
+        }
+        let (mut bindings, mut all, mut kinds, mut n) = (Bindings::default(), Vec::new(), [0; 3], 0);
+        for (i, job) in jobs.iter().enumerate() {
+            let Some((params, kind)) = self.job(job, i, &mut bindings)? else { return Ok(false) };
+            all.extend(params.0);
+            kinds[i] = kind;
+            n += job.shape.n_head;
+        }
+        self.add_heads(Params(all), kinds, bindings, n, q)?;
+        Ok(true)
+    }
+
+    fn add_heads(&mut self, params: Params, kinds: [u32; 3], bindings: Bindings, n: usize, of: &Job) -> Result<()> {
+        let [to, keys, values] = kinds;
+        let constants = [constant("TO", to), constant("TO_KEYS", keys), constant("TO_VALUES", values)];
+        self.add(Kernel::plain("heads", &constants), bindings, params, [n, of.shape.n_tokens, 1])
+    }
+
+    /// The parameters of the job with a number, and the type that it stores; `None`: the bindings hold other buffers.
+    fn job(&mut self, job: &Job, number: usize, bindings: &mut Bindings) -> Result<Option<(Params, u32)>> {
+        let Job { how, source, shape, to } = job;
         if shape.d > MAX_HEAD || source.space != ARENA {
             return Err(Error::Unsupported(format!("heads of {} elements on a GPU", shape.d)));
         }
-        let mut bindings = Bindings::default();
-        let (mut flags, mut eps, mut scale) = ([0u32; 4], 0.0, 1.0);
+        let (mut norm, mut weight, mut eps, mut scale) = (0, 0, 0.0f32, 1.0f32);
+        let (mut hadamard, mut pairing) = (0, 0);
         let (mut n_dims, mut positions, mut table) = (0, 0, 0);
-        if let Some(norm) = how.norm {
-            let (op, inputs) = self.op(norm)?;
+        if let Some(id) = how.norm {
+            let (op, inputs) = self.op(id)?;
             let Op::Norm(Norm { kind, eps: e }) = *op else { return Err(Error::Internal("no norm".into())) };
             eps = e;
-            flags[1] = match kind {
+            norm = match kind {
                 NormKind::Rms => 1,
                 NormKind::Layer => 2,
                 NormKind::L2 => 3,
@@ -105,8 +165,10 @@ impl Compiler<'_> {
             }
             if let Some(&w) = inputs.get(1) {
                 let vector = self.vector(w)?;
-                bindings.weights = Bound::Buffer(vector.buffer);
-                flags[0] = vector.at + 1;
+                if !put(&mut bindings.weights, vector.buffer) {
+                    return Ok(None);
+                }
+                weight = vector.at + 1;
             }
         }
         if let Some(id) = how.rope {
@@ -118,10 +180,12 @@ impl Compiler<'_> {
                 Some(_) => return Err(Error::Unsupported("frequency factors that are no weight".into())),
             };
             let vector = self.rotations(&rope, factors.as_deref())?;
-            bindings.constants = Bound::Buffer(vector.buffer);
+            if !put(&mut bindings.tables, vector.buffer) {
+                return Ok(None);
+            }
             (n_dims, table) = (rope.n_dims, vector.at);
             positions = self.contiguous(inputs[1])?;
-            flags[3] = match rope.kind {
+            pairing = match rope.kind {
                 RopeKind::Norm => 1,
                 RopeKind::Neox => 2,
             };
@@ -134,11 +198,11 @@ impl Compiler<'_> {
         if let Some(id) = how.hadamard
             && let (Op::Hadamard { n }, _) = self.op(id)?
         {
-            flags[2] = word(*n)?;
+            hadamard = word(*n)?;
             scale /= (*n as f32).sqrt();
         }
         let (mut target, mut kind, mut rows_at, mut row, mut n_rows, mut scales) = (0, 0, 0, 0, 0, 0);
-        match to {
+        match *to {
             To::Arena(at) => target = at,
             To::State(id) => {
                 let (_, inputs) = self.op(id)?;
@@ -146,7 +210,8 @@ impl Compiler<'_> {
                     return Err(Error::Internal(format!("{} is no state", self.value(inputs[0]).name)));
                 };
                 let s = &self.target.states[state.0 as usize];
-                bindings.state = Bound::Buffer(s.buffer.clone());
+                let slot = if number == 2 { &mut bindings.state_v } else { &mut bindings.state };
+                *slot = Bound::Buffer(s.buffer.clone());
                 (kind, scales) = (state_type(s.dtype)?, s.scales());
                 (row, n_rows) = (word(s.n)?, word(s.rows)?);
                 rows_at = self.contiguous(inputs[2])?;
@@ -156,18 +221,16 @@ impl Compiler<'_> {
             }
         }
         let params = Params::default()
-            .u(&[word(shape.d)?, word(shape.n_head)?, word(shape.n_tokens)?, word(n_dims)?])
             .u(&[source.nb[0], source.nb[1], source.nb[2], source.at])
-            .u(&[target, row, scales, ARENA])
-            .u(&flags)
-            .u(&[positions, rows_at, table, n_rows])
-            .f(&[eps, scale, 0.0, 0.0]);
-        let kernel = Kernel::plain("heads", &[constant("TO", kind)]);
-        self.add(kernel, bindings, params, [shape.n_head, shape.n_tokens, 1])
+            .u(&[word(shape.d)?, word(shape.n_head)?, word(n_dims)?, norm])
+            .u(&[weight, hadamard, pairing, eps.to_bits()])
+            .u(&[target, row, scales, n_rows])
+            .u(&[positions, rows_at, table, scale.to_bits()]);
+        Ok(Some((params, kind)))
     }
 
     /// The rotations of the four bytes of a position, see `heads.wgsl`.
-    fn rotations(&self, rope: &Rope, factors: Option<&[f32]>) -> Result<Vector> {
+    pub(super) fn rotations(&self, rope: &Rope, factors: Option<&[f32]>) -> Result<Vector> {
         let mut key = format!("{rope:?}").into_bytes();
         key.extend_from_slice(bytemuck::cast_slice(factors.unwrap_or(&[])));
         self.target.own.table(key, || {
@@ -208,6 +271,89 @@ impl Compiler<'_> {
             }
             _ => Err(Error::Unsupported(format!("{} in an attention on a GPU", v.name))),
         }
+    }
+
+    /// Attention of few tokens by `attention_few.wgsl`, if it can.
+    fn attend_few(&mut self, id: ValueId, q: Operand, shape: Shape, own: Option<Own>) -> Result<bool> {
+        let (op, inputs) = self.op(id)?;
+        let Op::Attention(Attention { scale, soft_cap, max_alibi_bias, mask }) = *op else {
+            return Err(Error::Internal("no attention".into()));
+        };
+        let (k, v) = (self.value(inputs[1]), self.value(inputs[2]));
+        let (d, n_kv, n_rows) = (k.ne[0], k.ne[1], k.ne[2]);
+        let (keys, values) = (self.rows_of(inputs[1])?, self.rows_of(inputs[2])?);
+        let subgroup = self.target.device.abilities.subgroup.unwrap_or(0) as usize;
+        // Its rows must be counted from where the keys and values begin.
+        let stores = |rows: &Rows| own.is_none() || (rows.at[0] == 0 && matches!(rows.kind, 1..=3));
+        let aligned = |rows: &Rows| rows.kind != 0 && rows.at[..3].iter().all(|x| x % 8 == 0) && rows.at[3] % 2 == 0;
+        let fits = shape.n_tokens <= FEW_QUERIES
+            && v.ne[0] == d
+            && [64, 128, 256].contains(&d)
+            && d / 8 <= subgroup
+            && aligned(&keys)
+            && aligned(&values)
+            && stores(&keys)
+            && stores(&values)
+            && q.nb[0] == 1
+            && [q.at, q.nb[1], q.nb[2]].iter().all(|x| x % 4 == 0);
+        if !fits {
+            return Ok(false);
+        }
+        let group = shape.n_head / n_kv;
+        let heads = group.next_power_of_two().min(4);
+        // Teams leave `heads` sums of `d` in the workgroup's memory: 32 words a thread and head.
+        let memory = self.target.device.abilities.workgroup_memory as usize;
+        let threads = if 256 * 32 * heads + 8192 <= memory { 256 } else { 128 };
+        let blocks = n_kv * group.div_ceil(heads);
+        let mut parts = (FEW_BUSY / (blocks * shape.n_tokens)).min(n_rows.div_ceil(threads * 32 / d)).clamp(1, MAX_PARTS);
+        if blocks * shape.n_tokens > crate::backend::gpu::COUNTERS {
+            parts = 1;
+        }
+        let mut bindings = Bindings {
+            constants: Bound::Masks,
+            state: keys.bound.clone(),
+            state_v: values.bound.clone(),
+            ..Bindings::default()
+        };
+        let mut sinks = 0;
+        if let Some(&s) = inputs.get(3) {
+            let vector = self.vector(s)?;
+            bindings.weights = Bound::Buffer(vector.buffer);
+            sinks = vector.at + 1;
+        }
+        let mut own_params = Params::default().u(&[0; 20]);
+        if let Some(own) = &own {
+            let Some(params) = self.own_params(own, &mut bindings)? else { return Ok(false) };
+            own_params = params;
+        }
+        let to = self.result(id)?;
+        let all = if parts > 1 { shape.n_tokens * blocks * parts * heads } else { 0 };
+        let (partial, stats) = (self.take_scratch(all * d), self.take_scratch(all * 2));
+        let slopes = 1usize << shape.n_head.max(1).ilog2();
+        let base = |bias: f32| if max_alibi_bias > 0.0 { (-bias / slopes as f32).exp2() } else { 0.0 };
+        let handed = self.hand(id, d * shape.n_head, shape.n_tokens, false);
+        let (bytes, scales) = handed.map_or(Ok::<_, Error>((0, 0)), |h| Ok((word(h.bytes)? + 1, word(h.scales)?)))?;
+        let params = Params::default()
+            .u(&[word(shape.n_head)?, word(group)?, word(shape.n_tokens)?, word(parts)?])
+            .u(&[q.at, q.nb[1], q.nb[2], sinks])
+            .u(&keys.at)
+            .u(&values.at)
+            .u(&[to, word(partial)?, word(stats)?, u32::from(mask.0)])
+            .f(&[scale, soft_cap, base(max_alibi_bias), base(max_alibi_bias / 2.0)])
+            .u(&[word(slopes)?, bytes, scales, 0]);
+        let params = Params([params.0, own_params.0].concat());
+        let constants = [
+            constant("OWN", u32::from(own.is_some())),
+            constant("D", word(d)?),
+            constant("HEADS", word(heads)?),
+            constant("WG", word(threads)?),
+            constant("K_TYPE", keys.kind),
+            constant("V_TYPE", values.kind),
+        ];
+        let subgroup = self.target.device.abilities.subgroup;
+        let kernel = Kernel { subgroup, ..Kernel::plain("attention_few", &constants) };
+        self.add(kernel, bindings, params, [shape.n_tokens, blocks, parts])?;
+        Ok(true)
     }
 
     fn attend(&mut self, id: ValueId, q: Operand, shape: Shape) -> Result<()> {

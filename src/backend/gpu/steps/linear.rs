@@ -1,5 +1,6 @@
 //! Products of weights with activations.
 
+use super::handed::Handed;
 use super::*;
 use crate::backend::gpu::shader::is_fast;
 use crate::backend::gpu::weights::{Part, Resident};
@@ -8,7 +9,7 @@ use crate::graph::{Norm, NormKind};
 use std::sync::Arc;
 
 /// Most tokens that are multiplied one by one; more go through tiles.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 /// Rows and threads of a workgroup of `matvec`.
 const ROWS: u32 = 4;
@@ -18,7 +19,7 @@ const THREADS: u32 = 64;
 const DEPTH: usize = 32;
 
 /// Elements of a unit of `matvec_fast`.
-const UNIT: usize = 64;
+pub(super) const UNIT: usize = 64;
 
 /// A product to be made: where its parts are and what is added.
 struct Product {
@@ -40,6 +41,18 @@ struct Activations {
     scales: usize,
     /// As f16, for cooperative matrices; 0: not made.
     halves: usize,
+    /// The sums of squares that scale the bytes' norm, 0: they are normalized; its epsilon.
+    squares: usize,
+    eps: f32,
+}
+
+/// What a dispatch does beside its products.
+#[derive(Default)]
+struct Beside {
+    gated: bool,
+    experts: Experts,
+    /// Where the result goes as bytes.
+    hand: Option<Handed>,
 }
 
 /// The experts of a product.
@@ -50,6 +63,11 @@ struct Experts {
     n_used: u32,
     x_rows: u32,
     rows: u32,
+}
+
+/// Whether a weight loses nothing that matters as f16: f32 has more digits, bf16 more range.
+fn fits_half(p: &Product) -> bool {
+    !matches!(p.weight.dtype, DType::F32 | DType::BF16)
 }
 
 impl Compiler<'_> {
@@ -65,8 +83,15 @@ impl Compiler<'_> {
             Location::Arena(at) => at,
             _ => return Err(Error::Unsupported(format!("{} as activations on a GPU", x.name))),
         };
-        let mut acts = Activations { k, n, at, bytes: 0, scales: 0, halves: 0 };
-        if products.iter().any(&fast) {
+        let mut acts = Activations { k, n, at, bytes: 0, scales: 0, halves: 0, squares: 0, eps: 0.0 };
+        if let Some(handed) = self.handed(l).filter(|_| products.iter().any(&fast)) {
+            (acts.bytes, acts.scales) = (handed.bytes, handed.scales);
+            if let Some(norm) = l.norm
+                && let (Op::Norm(norm), _) = self.op(norm)?
+            {
+                (acts.squares, acts.eps) = (handed.squares, norm.eps);
+            }
+        } else if products.iter().any(&fast) {
             acts.bytes = self.take_scratch(n * k / 4);
             acts.scales = self.take_scratch(n * k / 8);
             self.quantize(l.norm, acts)?;
@@ -78,7 +103,7 @@ impl Compiler<'_> {
             self.norm_to(norm, None, word(acts.at)?)?;
         }
         // Beyond the few, products of halves, where the device has them.
-        if n > FEW && k.is_multiple_of(DEPTH) && self.has_matrices() {
+        if n > FEW && k.is_multiple_of(DEPTH) && self.has_matrices() && products.iter().all(fits_half) {
             acts.halves = self.take_scratch(n * k / 2);
             let params = Params::default().u(&[word(n * k)?, word(acts.at)?, word(acts.halves)?, 0]);
             self.add(Kernel::plain("halve", &[]), Bindings::default(), params, grid_of((n * k).div_ceil(512)))?;
@@ -104,19 +129,18 @@ impl Compiler<'_> {
                     residual: None,
                     act,
                 };
-                return self.dispatch(
-                    &[(&one, &a.parts[0]), (&one, &b.parts[0])],
-                    acts,
-                    true,
-                    true,
-                    Experts::default(),
-                );
+                let beside = Beside { gated: true, hand: self.hand(glu, gate.stride, n, true), ..Beside::default() };
+                return self.dispatch(&[(&one, &a.parts[0]), (&one, &b.parts[0])], acts, true, beside);
             }
             let (gate_to, up_to, m) = (gate.to, up.to, gate.stride);
-            self.products(&products, acts, &fast)?;
+            self.products(&products, acts, &fast, None)?;
             return self.glu(gate_to, up_to, to, m * n, act);
         }
-        self.products(&products, acts, &fast)
+        let hand = match (&l.mats[..], &products[..]) {
+            ([mat], [p]) if fast(p) && p.weight.parts.len() == 1 => self.hand(mat.out, p.stride, n, true),
+            _ => None,
+        };
+        self.products(&products, acts, &fast, hand)
     }
 
     /// The product with experts: each token's slots one by one.
@@ -129,7 +153,16 @@ impl Compiler<'_> {
         let resident = self.weights_of(weight).matrix(weight)?;
         let (k, n_x) = (x.ne[0], x.n_rows());
         let mut acts =
-            Activations { k, n: n_x, at: self.contiguous(inputs[1])? as usize, bytes: 0, scales: 0, halves: 0 };
+            Activations {
+                k,
+                n: n_x,
+                at: self.contiguous(inputs[1])? as usize,
+                bytes: 0,
+                scales: 0,
+                halves: 0,
+                squares: 0,
+                eps: 0.0,
+            };
         let fast = k.is_multiple_of(UNIT) && is_fast(resident.dtype);
         if fast {
             acts.bytes = self.take_scratch(n_x * k / 4);
@@ -154,7 +187,7 @@ impl Compiler<'_> {
         };
         // All experts are one matrix; a product has the rows of one.
         let part = Part { rows: w.ne[1], ..resident.parts[0].clone() };
-        self.dispatch(&[(&product, &part)], acts, fast, false, experts)
+        self.dispatch(&[(&product, &part)], acts, fast, Beside { experts, ..Beside::default() })
     }
 
     fn has_matrices(&self) -> bool {
@@ -212,21 +245,35 @@ impl Compiler<'_> {
     }
 
     /// Products over the same activations; those that share type and buffers in one dispatch.
-    fn products(&mut self, products: &[Product], x: Activations, fast: &dyn Fn(&Product) -> bool) -> Result<()> {
+    fn products(
+        &mut self,
+        products: &[Product],
+        x: Activations,
+        fast: &dyn Fn(&Product) -> bool,
+        hand: Option<Handed>,
+    ) -> Result<()> {
         let mut parts: Vec<(&Product, &Part)> =
             products.iter().flat_map(|p| p.weight.parts.iter().map(move |part| (p, part))).collect();
         while !parts.is_empty() {
             let (first, part) = parts[0];
+            // Two types may go together, where both are fast.
+            let mut types = vec![first.weight.dtype];
             let alike = |(p, q): &(&Product, &Part)| {
-                p.weight.dtype == first.weight.dtype
+                let dtype = p.weight.dtype;
+                let kind = types.contains(&dtype) || (types.len() == 1 && fast(first) && fast(p));
+                let together = kind
                     && q.buffer == part.buffer
                     && p.act == first.act
-                    && p.bias.as_ref().map(|b| &b.buffer) == first.bias.as_ref().map(|b| &b.buffer)
+                    && p.bias.as_ref().map(|b| &b.buffer) == first.bias.as_ref().map(|b| &b.buffer);
+                if together && !types.contains(&dtype) {
+                    types.push(dtype);
+                }
+                together
             };
             let (mut group, mut rest): (Vec<_>, Vec<_>) = parts.into_iter().partition(alike);
             rest.extend(group.split_off(group.len().min(3)));
             parts = rest;
-            self.dispatch(&group, x, fast(group[0].0), false, Experts::default())?;
+            self.dispatch(&group, x, fast(group[0].0), Beside { hand, ..Beside::default() })?;
         }
         Ok(())
     }
@@ -236,9 +283,9 @@ impl Compiler<'_> {
         group: &[(&Product, &Part)],
         x: Activations,
         fast: bool,
-        gated: bool,
-        experts: Experts,
+        beside: Beside,
     ) -> Result<()> {
+        let Beside { gated, experts, hand } = beside;
         let (first, part) = group[0];
         let mut params = Params::default();
         for i in 0..3 {
@@ -254,7 +301,7 @@ impl Compiler<'_> {
                 at(p.bias.as_ref().map(|b| b.at))?,
                 word(p.stride)?,
                 at(p.residual)?,
-                0,
+                u32::from(p.weight.dtype != first.weight.dtype),
                 0,
             ]);
         }
@@ -267,11 +314,14 @@ impl Compiler<'_> {
             .u(&[word(x.k)?, word(x.n)?, word(x_at)?, word(x.scales)?])
             .u(&[first.act, word(group.len())?, word(x.k)?, experts.rows])
             .u(&[experts.ids, experts.n_used, experts.x_rows, 0]);
-        let bindings = Bindings {
+        let squares = if x.squares == 0 { 0 } else { word(x.squares)? + 1 };
+        let params = params.u(&[squares, x.eps.to_bits(), word(x.k / 32)?, 0]);
+        let mut bindings = Bindings {
             weights: Bound::Buffer(part.buffer.clone()),
             constants: first.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone())),
             ..Bindings::default()
         };
+        let (params, emits) = self.hand_params(params, &mut bindings, hand)?;
         let rows = |n: usize| group.iter().map(|(_, q)| q.rows.div_ceil(n)).sum::<usize>();
         let format = Some(first.weight.dtype);
         let few = x.n <= FEW || experts.ids != 0;
@@ -283,20 +333,84 @@ impl Compiler<'_> {
             let kernel = Kernel { format, ..Kernel::plain("matmul", &[]) };
             return self.add(kernel, bindings, params, [rows(64), x.n.div_ceil(64), 1]);
         }
-        let subgroup = self.target.device.abilities.subgroup.filter(|n| THREADS.is_multiple_of(*n));
-        let mut constants = vec![constant("WG", THREADS), constant("ROWS", ROWS)];
-        let (mut name, mut tokens, mut row_groups) = ("matvec", 1, rows(ROWS as usize));
+        let subgroup = self.target.device.abilities.subgroup;
+        let mut kernel = Kernel { format, subgroup, ..Kernel::plain("matvec", &[]) };
+        let (mut tokens, mut group_rows) = (1, ROWS as usize);
         if fast {
-            name = "matvec_fast";
             tokens = if experts.ids != 0 { 1 } else { x.n.next_power_of_two().min(4) };
-            constants.push(constant("TOKENS", tokens as u32));
-            constants.push(constant("PARTS", 1 + u32::from(gated)));
+            let team = Team::new(x.k, if gated { part.rows } else { rows(1) }, subgroup, gated);
+            group_rows = team.group_rows() as usize;
+            kernel.name = "matvec_fast";
+            kernel.constants = team.constants();
+            kernel.constants.push(constant("TOKENS", tokens as u32));
+            kernel.constants.push(constant("PARTS", 1 + u32::from(gated)));
+            kernel.constants.push(constant("EMIT", u32::from(emits)));
+            kernel.second = group.iter().map(|(p, _)| p.weight.dtype).find(|dtype| *dtype != first.weight.dtype);
+            kernel.constants.push(constant("MIXED", u32::from(kernel.second.is_some())));
+        } else {
+            kernel.subgroup = subgroup.filter(|n| THREADS.is_multiple_of(*n));
+            kernel.constants = vec![constant("WG", THREADS), constant("ROWS", ROWS)];
         }
-        if gated {
-            row_groups = part.rows.div_ceil(ROWS as usize);
-        }
-        let kernel = Kernel { name, format, constants, subgroup };
+        let row_groups = if gated { part.rows.div_ceil(group_rows) } else { rows(group_rows) };
         let [columns, lines, _] = grid_of(row_groups);
         self.add(kernel, bindings, params, [columns, x.n.div_ceil(tokens), lines])
+    }
+
+    /// The parameters of a result that goes on as bytes. Without a slot for the weight of its norm it does not.
+    fn hand_params(&mut self, params: Params, bindings: &mut Bindings, hand: Option<Handed>) -> Result<(Params, bool)> {
+        let Some(hand) = hand else { return Ok((params, false)) };
+        let (mut squares, mut at, mut space) = (0, 0, 0);
+        if let Some(norm) = hand.norm {
+            squares = word(hand.squares)? + 1;
+            let (_, inputs) = self.op(norm)?;
+            if let Some(&w) = inputs.get(1) {
+                let vector = self.vector(w)?;
+                let Some(slot) = claim(bindings, &vector) else {
+                    self.unhand(hand);
+                    return Ok((params, false));
+                };
+                (at, space) = (vector.at + 1, slot);
+            }
+        }
+        Ok((params.u(&[word(hand.bytes)?, word(hand.scales)?, squares, at]).u(&[space, 0, 0, 0]), true))
+    }
+}
+
+/// How `matvec_fast` shares out its work: threads of a workgroup, threads and rows of a team, teams along the same rows.
+#[derive(Clone, Copy)]
+struct Team {
+    threads: u32,
+    lanes: u32,
+    rows: u32,
+    split: u32,
+}
+
+impl Team {
+    fn new(k: usize, rows: usize, subgroup: Option<u32>, gated: bool) -> Team {
+        let units = (k / UNIT).next_power_of_two() as u32;
+        if subgroup.is_none() {
+            return Team { threads: 64, lanes: 8, rows: 4, split: 1 };
+        }
+        let lanes = units.clamp(8, 32);
+        let team = Team { threads: 512, lanes, rows: 2, split: 1 };
+        // Few rows, as many as a large device has multiprocessors: all teams of one share them.
+        if gated || lanes < 32 || rows.div_ceil(32) > 256 {
+            return team;
+        }
+        if units >= 128 { Team { threads: 1024, rows: 4, split: 4, ..team } } else { Team { rows: 4, split: 2, ..team } }
+    }
+
+    /// Rows of a workgroup: whole blocks of 32, as which results are handed on.
+    fn group_rows(self) -> u32 {
+        self.threads / self.lanes / self.split * self.rows
+    }
+
+    fn constants(self) -> Vec<(&'static str, u32)> {
+        vec![
+            constant("WG", self.threads),
+            constant("LANES", self.lanes),
+            constant("ROWS", self.rows),
+            constant("SPLIT", self.split),
+        ]
     }
 }

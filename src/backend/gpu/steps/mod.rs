@@ -1,8 +1,10 @@
 //! From the steps of a plan to dispatches: one file per family. [`compile`] is the entry; `Compiler` finds where values lie.
 
 mod attention;
+mod handed;
 mod linear;
 mod node;
+mod own;
 
 use super::device::Device;
 use super::program::{Bindings, Bound, InputAt, Program};
@@ -18,6 +20,9 @@ use crate::tensor::WeightRef;
 
 /// Words to whose multiples everything in the arena is aligned: loads are of four.
 const ALIGN: usize = 16;
+
+/// Most tokens of a short run.
+const SHORT: usize = 64;
 
 /// Most workgroups of one dimension of a grid.
 const MAX_GRID: usize = 65535;
@@ -40,7 +45,9 @@ pub struct Target<'a> {
 /// [`Error::Unsupported`]: something is beyond the device's limits; [`Error::Memory`]; [`Error::Device`].
 pub fn compile(target: &Target, plan: &Plan) -> Result<Program> {
     let mut compiler = Compiler::new(target, plan);
-    for step in &plan.steps {
+    compiler.find_wanted()?;
+    for (i, step) in plan.steps.iter().enumerate() {
+        compiler.step = i;
         compiler.scratch = compiler.scratch_base;
         match step {
             Step::Node(id) => compiler.node(*id)?,
@@ -52,6 +59,10 @@ pub fn compile(target: &Target, plan: &Plan) -> Result<Program> {
     }
     let mut program = compiler.program;
     program.arena = compiler.most;
+    program.short = plan.steps.iter().all(|step| match step {
+        Step::Linear(l) => plan.graph.value(l.x).ne[1] <= SHORT,
+        _ => true,
+    });
     Ok(program)
 }
 
@@ -87,6 +98,9 @@ struct Compiler<'a> {
     scratch_base: usize,
     scratch: usize,
     most: usize,
+    /// The number of the step.
+    step: usize,
+    hands: handed::Hands,
 }
 
 impl<'a> Compiler<'a> {
@@ -117,7 +131,7 @@ impl<'a> Compiler<'a> {
             .zip(&outputs)
             .map(|(id, &at)| (at as u32, plan.graph.value(*id).n_elements()))
             .collect();
-        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next }
+        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next, step: 0, hands: Default::default() }
     }
 
     fn value(&self, id: ValueId) -> &'a Value {
@@ -228,6 +242,16 @@ fn claim(bindings: &mut Bindings, vector: &Vector) -> Option<u32> {
         }
     }
     None
+}
+
+/// Puts a buffer into a slot of the bindings, unless another is there.
+fn put(slot: &mut Bound, buffer: wgpu::Buffer) -> bool {
+    let wanted = Bound::Buffer(buffer);
+    let free = *slot == Bound::Nothing || *slot == wanted;
+    if free {
+        *slot = wanted;
+    }
+    free
 }
 
 /// The words of a dispatch's parameters, in the order of the kernel's `Params`.

@@ -1,5 +1,6 @@
 //! Steps of a single node.
 
+use super::attention::{How, Job, Shape, To};
 use super::*;
 use crate::graph::{BinaryOp, Norm, NormKind};
 
@@ -185,7 +186,13 @@ impl Compiler<'_> {
     }
 
     /// Rows into a state, as heads of a size that the kernel has memory for.
-    pub(super) fn set_rows(&mut self, id: ValueId, inputs: &[ValueId]) -> Result<()> {
+    fn set_rows(&mut self, id: ValueId, inputs: &[ValueId]) -> Result<()> {
+        let (source, shape) = self.rows_as_heads(id, inputs)?;
+        self.heads(&Job { how: How::default(), source, shape, to: To::State(id) })
+    }
+
+    /// The rows that a node stores, cut into heads.
+    pub(super) fn rows_as_heads(&self, id: ValueId, inputs: &[ValueId]) -> Result<(Operand, Shape)> {
         let x = self.value(inputs[1]);
         let n = x.ne[0];
         let quantized = self.value(id).dtype.is_quantized();
@@ -194,8 +201,7 @@ impl Compiler<'_> {
         let head = head.ok_or_else(|| Error::Unsupported(format!("rows of {n} in a state on a GPU")))?;
         let mut source = self.operand(inputs[1], &mut Bindings::default())?;
         source.nb = [source.nb[0], source.nb[0] * word(head)?, source.nb[1], 0];
-        let heads = super::attention::Shape { d: head, n_head: n / head, n_tokens: x.ne[1] };
-        self.heads(&Default::default(), source, heads, super::attention::To::State(id))
+        Ok((source, Shape { d: head, n_head: n / head, n_tokens: x.ne[1] }))
     }
 
     /// A rotation or a transform by itself.
@@ -203,11 +209,11 @@ impl Compiler<'_> {
         let (op, inputs) = self.op(id)?;
         let v = self.value(id);
         let source = self.operand(inputs[0], &mut Bindings::default())?;
-        let mut how = super::attention::How::default();
+        let mut how = How::default();
         let (source, shape) = match op {
             Op::Rope(_) => {
                 how.rope = Some(id);
-                (source, super::attention::Shape { d: v.ne[0], n_head: v.ne[1], n_tokens: v.ne[2] })
+                (source, Shape { d: v.ne[0], n_head: v.ne[1], n_tokens: v.ne[2] })
             }
             _ => {
                 // Rows may be longer than a head; what is mixed is not.
@@ -219,10 +225,10 @@ impl Compiler<'_> {
                 let d = word(n)?;
                 let per_row = v.ne[0] / n;
                 let source = Operand { nb: [1, d, d * word(per_row)?, 0], ..source };
-                (source, super::attention::Shape { d: n, n_head: per_row, n_tokens: v.n_rows() })
+                (source, Shape { d: n, n_head: per_row, n_tokens: v.n_rows() })
             }
         };
         let to = self.result(id)?;
-        self.heads(&how, source, shape, super::attention::To::Arena(to))
+        self.heads(&Job { how, source, shape, to: To::Arena(to) })
     }
 }
