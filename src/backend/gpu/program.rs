@@ -17,6 +17,8 @@ pub enum Bound {
     Buffer(wgpu::Buffer),
     /// The masks of the run.
     Masks,
+    /// The arena, where a kernel reads it as another type.
+    Arena,
 }
 
 /// Bindings 1 to 4 of `bindings.wgsl`.
@@ -138,6 +140,7 @@ impl Program {
                     Bound::Nothing => &shared.nothing[i],
                     Bound::Buffer(buffer) => buffer,
                     Bound::Masks => shared.masks,
+                    Bound::Arena => shared.arena,
                 };
                 entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource: buffer.as_entire_binding() });
             }

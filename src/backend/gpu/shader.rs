@@ -69,15 +69,25 @@ impl Kernel {
     fn files(&self) -> Result<Vec<&'static str>> {
         const WORDS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/words")];
         const VECTORS: [&str; 2] = [wgsl!("bindings"), wgsl!("arena/vectors")];
+        const WIDE: [&str; 2] = [wgsl!("wide"), ""];
+        /// `K_TYPE` and `V_TYPE` of f16.
+        const HALF: u32 = 2;
+        let constant = |wanted: &str| self.constants.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
         let sums = if self.subgroup.is_some() { wgsl!("reduce/sums_subgroup") } else { wgsl!("reduce/sums_plain") };
         let (base, own): ([&str; 2], Vec<&str>) = match self.name {
             "elementwise" => (WORDS, vec![wgsl!("elementwise"), wgsl!("activation")]),
             "rows" => (WORDS, vec![wgsl!("rows"), wgsl!("reduce/plain")]),
             "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("reduce/plain")]),
             "quantize" => (WORDS, vec![wgsl!("quantize"), wgsl!("reduce/plain")]),
-            "halve" => (WORDS, vec![wgsl!("halve")]),
+            "halve" => (VECTORS, vec![wgsl!("halve"), wgsl!("activation"), wgsl!("reduce/plain")]),
+            "expand" => (VECTORS, vec![wgsl!("expand"), wgsl!("matrix")]),
             "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
             "attention" => (WORDS, vec![wgsl!("attention"), wgsl!("kv")]),
+            "attention_coop" => {
+                // Halves are loaded as they are only from buffers of halves.
+                let half = [constant("K_TYPE"), constant("V_TYPE")].iter().all(|kind| *kind == Some(HALF));
+                (WIDE, vec![wgsl!("attention_coop"), if half { wgsl!("kv_half") } else { wgsl!("kv_any") }])
+            }
             "attention_join" => (WORDS, vec![wgsl!("attention_join")]),
             "get_rows" => (WORDS, vec![wgsl!("get_rows"), wgsl!("matrix")]),
             "matvec" => (WORDS, vec![wgsl!("matvec"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation"), sums]),
@@ -86,9 +96,7 @@ impl Kernel {
                 vec![wgsl!("matvec_fast"), wgsl!("linear"), wgsl!("matrix"), wgsl!("fast"), wgsl!("activation"), sums],
             ),
             "matmul" => (WORDS, vec![wgsl!("matmul"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")]),
-            "matmul_coop" => {
-                (VECTORS, vec![wgsl!("matmul_coop"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")])
-            }
+            "matmul_coop" => (WIDE, vec![wgsl!("matmul_coop"), wgsl!("activation")]),
             other => return Err(Error::Internal(format!("no kernel {other}"))),
         };
         let format = match self.format {
@@ -106,8 +114,10 @@ impl Kernel {
     /// [`Error::Internal`]: there is no such kernel or format.
     pub fn source(&self) -> Result<String> {
         let mut text = String::new();
-        if self.name == "matmul_coop" {
+        if self.name.ends_with("_coop") {
             text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+            // naga does not know that the result of a subgroup operation is the same for its threads, and this names its rule.
+            text.push_str("diagnostic(off, derivative_uniformity);\n");
         }
         for (name, value) in &self.constants {
             text.push_str(&format!("const {name}: u32 = {value}u;\n"));
@@ -149,10 +159,19 @@ pub fn compositions() -> Vec<Kernel> {
             ));
         }
     }
+    for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
+        for (d_k, d_v, heads) in [(32, 64, 1), (80, 80, 2), (128, 128, 4)] {
+            let sizes = [u("D_K", d_k), u("D_V", d_v), u("HEADS", heads), u("K_TYPE", k), u("V_TYPE", v)];
+            all.push(Kernel::plain("attention_coop", &sizes));
+        }
+    }
+    for (tokens, rows) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+        all.push(Kernel::plain("matmul_coop", &[u("TOKEN_TEAMS", tokens), u("ROW_TEAMS", rows)]));
+    }
     for format in formats {
         let of =
             |name, constants: &[(&'static str, u32)]| Kernel { format: Some(format), ..Kernel::plain(name, constants) };
-        all.extend(["get_rows", "matmul", "matmul_coop"].map(|name| of(name, &[])));
+        all.extend(["get_rows", "matmul", "expand"].map(|name| of(name, &[])));
         for subgroup in [None, Some(8), Some(32)] {
             let sizes = [u("WG", 64), u("ROWS", 4)];
             all.push(Kernel { subgroup, ..of("matvec", &sizes) });

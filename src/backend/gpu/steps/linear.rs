@@ -8,14 +8,11 @@ use crate::graph::{Norm, NormKind};
 use std::sync::Arc;
 
 /// Most tokens that are multiplied one by one; more go through tiles.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 /// Rows and threads of a workgroup of `matvec`.
 const ROWS: u32 = 4;
 const THREADS: u32 = 64;
-
-/// Elements of a row that `matmul_coop` takes at a time.
-const DEPTH: usize = 32;
 
 /// Elements of a unit of `matvec_fast`.
 const UNIT: usize = 64;
@@ -38,8 +35,6 @@ struct Activations {
     at: usize,
     bytes: usize,
     scales: usize,
-    /// As f16, for cooperative matrices; 0: not made.
-    halves: usize,
 }
 
 /// The experts of a product.
@@ -52,13 +47,11 @@ struct Experts {
     rows: u32,
 }
 
-/// Whether a weight loses nothing that matters as f16: f32 has more digits, bf16 more range.
-fn fits_half(p: &Product) -> bool {
-    !matches!(p.weight.dtype, DType::F32 | DType::BF16)
-}
-
 impl Compiler<'_> {
     pub(super) fn linear(&mut self, l: &Linear) -> Result<()> {
+        if self.takes_tiles(l)? {
+            return self.tiles(l);
+        }
         let x = self.value(l.x);
         let (k, n) = (x.ne[0], x.ne[1]);
         let mut products = Vec::with_capacity(l.mats.len());
@@ -70,7 +63,7 @@ impl Compiler<'_> {
             Location::Arena(at) => at,
             _ => return Err(Error::Unsupported(format!("{} as activations on a GPU", x.name))),
         };
-        let mut acts = Activations { k, n, at, bytes: 0, scales: 0, halves: 0 };
+        let mut acts = Activations { k, n, at, bytes: 0, scales: 0 };
         if products.iter().any(&fast) {
             acts.bytes = self.take_scratch(n * k / 4);
             acts.scales = self.take_scratch(n * k / 8);
@@ -81,12 +74,6 @@ impl Compiler<'_> {
         {
             acts.at = self.take_scratch(n * k);
             self.norm_to(norm, None, word(acts.at)?)?;
-        }
-        // Beyond the few, products of halves, where the device has them.
-        if n > FEW && k.is_multiple_of(DEPTH) && self.has_matrices() && products.iter().all(fits_half) {
-            acts.halves = self.take_scratch(n * k / 2);
-            let params = Params::default().u(&[word(n * k)?, word(acts.at)?, word(acts.halves)?, 0]);
-            self.add(Kernel::plain("halve", &[]), Bindings::default(), params, grid_of((n * k).div_ceil(512)))?;
         }
         if let (Some(glu), [gate, up]) = (l.glu, &products[..]) {
             let (Op::Glu(op), _) = self.op(glu)? else { return Err(Error::Internal("no gate".into())) };
@@ -134,7 +121,7 @@ impl Compiler<'_> {
         let resident = self.weights_of(weight).matrix(weight)?;
         let (k, n_x) = (x.ne[0], x.n_rows());
         let mut acts =
-            Activations { k, n: n_x, at: self.contiguous(inputs[1])? as usize, bytes: 0, scales: 0, halves: 0 };
+            Activations { k, n: n_x, at: self.contiguous(inputs[1])? as usize, bytes: 0, scales: 0 };
         let fast = k.is_multiple_of(UNIT) && is_fast(resident.dtype);
         if fast {
             acts.bytes = self.take_scratch(n_x * k / 4);
@@ -160,11 +147,6 @@ impl Compiler<'_> {
         // All experts are one matrix; a product has the rows of one.
         let part = Part { rows: w.ne[1], ..resident.parts[0].clone() };
         self.dispatch(&[(&product, &part)], acts, fast, false, experts)
-    }
-
-    fn has_matrices(&self) -> bool {
-        let abilities = &self.target.device.abilities;
-        abilities.matrices && abilities.subgroup == Some(32)
     }
 
     fn product(&mut self, mat: &Mat, gated: bool, n: usize) -> Result<Product> {
@@ -263,11 +245,7 @@ impl Compiler<'_> {
                 0,
             ]);
         }
-        let x_at = match (fast, x.halves) {
-            (true, _) => x.bytes,
-            (false, 0) => x.at,
-            (false, halves) => halves,
-        };
+        let x_at = if fast { x.bytes } else { x.at };
         let params = params
             .u(&[word(x.k)?, word(x.n)?, word(x_at)?, word(x.scales)?])
             .u(&[first.act, word(group.len())?, word(x.k)?, experts.rows])
@@ -280,10 +258,6 @@ impl Compiler<'_> {
         let rows = |n: usize| group.iter().map(|(_, q)| q.rows.div_ceil(n)).sum::<usize>();
         let format = Some(first.weight.dtype);
         let few = x.n <= FEW || experts.ids != 0;
-        if !few && x.halves != 0 {
-            let kernel = Kernel { format, ..Kernel::plain("matmul_coop", &[]) };
-            return self.add(kernel, bindings, params, [x.n.div_ceil(128), rows(128), 1]);
-        }
         if !few {
             let kernel = Kernel { format, ..Kernel::plain("matmul", &[]) };
             return self.add(kernel, bindings, params, [rows(64), x.n.div_ceil(64), 1]);

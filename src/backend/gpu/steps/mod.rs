@@ -3,6 +3,7 @@
 mod attention;
 mod linear;
 mod node;
+mod prompt;
 
 use super::device::Device;
 use super::program::{Bindings, Bound, InputAt, Program};
@@ -87,6 +88,7 @@ struct Compiler<'a> {
     scratch_base: usize,
     scratch: usize,
     most: usize,
+    halved: prompt::Halved,
 }
 
 impl<'a> Compiler<'a> {
@@ -117,7 +119,7 @@ impl<'a> Compiler<'a> {
             .zip(&outputs)
             .map(|(id, &at)| (at as u32, plan.graph.value(*id).n_elements()))
             .collect();
-        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next }
+        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next, halved: Default::default() }
     }
 
     fn value(&self, id: ValueId) -> &'a Value {

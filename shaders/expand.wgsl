@@ -1,0 +1,33 @@
+// Rows of a weight matrix to f16, for `matmul_coop`: a thread has eight elements.
+
+struct Params {
+    mat: Matrix,
+    // Elements of a row, a multiple of 8; first row; rows; offset of the result.
+    x: vec4<u32>,
+}
+
+const WG: u32 = 256;
+const MOST: f32 = 65504.0;
+
+fn halves(x: vec4<f32>) -> vec2<u32> {
+    let v = clamp(x, vec4(-MOST), vec4(MOST));
+    return vec2(pack2x16float(v.xy), pack2x16float(v.zw));
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let i = (group.y * groups.x + group.x) * WG + lid;
+    let pieces = p.x.x / 8u;
+    let row = i / pieces;
+    if row >= p.x.z {
+        return;
+    }
+    let k = i % pieces * 8u;
+    let a = load4(p.mat, p.x.y + row, k);
+    let b = load4(p.mat, p.x.y + row, k + 4u);
+    arena[p.x.w / 4u + i] = vec4(halves(a), halves(b));
+}

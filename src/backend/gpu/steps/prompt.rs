@@ -1,0 +1,288 @@
+//! Products of many tokens by cooperative matrices. Activations become halves once for all products over them; weights of
+//! other types than f16 become halves slab by slab, each of which is multiplied while it is still in the cache.
+
+use super::linear::FEW;
+use super::*;
+use crate::backend::gpu::weights::{Part, Resident};
+use crate::graph::fuse::{Linear, Mat};
+use crate::graph::{Norm, NormKind};
+use std::sync::Arc;
+
+/// Elements of a row that `matmul_coop` takes at a time: rows are multiples of it.
+const DEPTH: usize = 32;
+
+/// Elements of a slab: 64 MiB of halves.
+const SLAB: usize = 32 << 20;
+
+/// Tokens and rows of a subgroup of `matmul_coop`.
+const TEAM: [usize; 2] = [64, 64];
+
+/// Workgroups that keep a large device busy.
+const BUSY: usize = 192;
+
+/// The last result that was stored as halves too.
+#[derive(Default)]
+pub(super) struct Halved {
+    value: Option<ValueId>,
+    /// First word and number of words of the place, which outlives its step.
+    at: usize,
+    size: usize,
+}
+
+/// A product to be made.
+struct Product {
+    weight: Arc<Resident>,
+    to: usize,
+    stride: usize,
+    bias: Option<Vector>,
+    residual: Option<u32>,
+    act: u32,
+}
+
+/// Rows of a part of a product's weights, from `first` of the part on.
+struct Segment<'a> {
+    product: &'a Product,
+    part: &'a Part,
+    first: usize,
+    rows: usize,
+}
+
+impl Segment<'_> {
+    /// Whether its weights are halves already.
+    fn is_half(&self) -> bool {
+        self.product.weight.dtype == DType::F16
+    }
+
+    /// Whether a dispatch can have both.
+    fn goes_with(&self, other: &Segment) -> bool {
+        let bias = |s: &Segment| s.product.bias.as_ref().map(|b| b.buffer.clone());
+        self.is_half() == other.is_half()
+            && (!self.is_half() || self.part.buffer == other.part.buffer)
+            && self.product.act == other.product.act
+            && bias(self) == bias(other)
+    }
+}
+
+impl Compiler<'_> {
+    /// Whether a step is made by cooperative matrices: f32 has more digits than a half, bf16 more range.
+    pub(super) fn takes_tiles(&self, l: &Linear) -> Result<bool> {
+        let x = self.value(l.x);
+        if x.ne[1] <= FEW || !x.ne[0].is_multiple_of(DEPTH) || !self.target.device.abilities.matrices {
+            return Ok(false);
+        }
+        for mat in &l.mats {
+            if matches!(self.matrix(mat)?.dtype, DType::F32 | DType::BF16) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn tiles(&mut self, l: &Linear) -> Result<()> {
+        let x = self.value(l.x);
+        let (k, n) = (x.ne[0], x.ne[1]);
+        let mut products = Vec::with_capacity(l.mats.len());
+        for mat in &l.mats {
+            products.push(self.tiled_product(mat, l.glu.is_some(), n)?);
+        }
+        let halves = match self.halved.value {
+            Some(value) if l.norm.is_none() && self.is_whole(l.x, value) => self.halved.at,
+            _ => {
+                let Location::Arena(at) = self.locate(l.x, 0)? else {
+                    return Err(Error::Unsupported(format!("{} as activations on a GPU", x.name)));
+                };
+                let to = self.take_scratch(n * k / 2);
+                self.halve(l.norm, [k, n], [word(at)?, word(to)?])?;
+                to
+            }
+        };
+        let segments: Vec<Segment> = products.iter().flat_map(|p| segments(p, k)).collect();
+        let slab = segments.iter().filter(|s| !s.is_half()).map(|s| s.rows * k).sum::<usize>().min(SLAB.max(k));
+        let slab = self.take_scratch(slab / 2);
+        let mut rest = &segments[..];
+        while let Some(first) = rest.first() {
+            let mut size = 0;
+            let together = rest.iter().take(3).take_while(|s| {
+                size += s.rows * k;
+                s.goes_with(first) && (s.is_half() || size <= SLAB.max(k))
+            });
+            let (group, others) = rest.split_at(together.count().max(1));
+            self.multiply(group, [k, n], halves, slab)?;
+            rest = others;
+        }
+        let (Some(glu), [gate, up]) = (l.glu, &products[..]) else { return Ok(()) };
+        let (Op::Glu(op), _) = self.op(glu)? else { return Err(Error::Internal("no gate".into())) };
+        let (act, to, m) = (activation(Some(op.activation())), self.result(glu)?, gate.stride);
+        if !m.is_multiple_of(8) || !self.is_read_by_tiles(glu)? {
+            return self.glu(gate.to, up.to, to, m * n, act);
+        }
+        let halved = self.keep_halved(glu, m * n / 2);
+        let params = Params::default()
+            .u(&[word(m)?, word(up.to)?, word(halved)?, word(gate.to)? + 1])
+            .u(&[0, 0, 0, act])
+            .u(&[0, to + 1, 0, 0]);
+        self.add(Kernel::plain("halve", &[]), Bindings::default(), params, [n, 1, 1])
+    }
+
+    fn matrix(&self, mat: &Mat) -> Result<Arc<Resident>> {
+        let w = self.value(mat.w);
+        let Source::Weight(weight) = &w.source else {
+            return Err(Error::Internal(format!("{} is no weight", w.name)));
+        };
+        self.weights_of(weight).matrix(weight)
+    }
+
+    fn tiled_product(&mut self, mat: &Mat, gated: bool, n: usize) -> Result<Product> {
+        let stride = self.value(mat.w).ne[1];
+        let act = match mat.act.map(|id| self.op(id)).transpose()? {
+            Some((Op::Unary(op), _)) => activation(Some(*op)),
+            _ => 0,
+        };
+        Ok(Product {
+            weight: self.matrix(mat)?,
+            to: if gated { self.take_scratch(n * stride) } else { self.result(mat.out)? as usize },
+            stride,
+            bias: mat.bias.map(|b| self.vector(b)).transpose()?,
+            residual: mat.residual.map(|r| self.contiguous(r)).transpose()?,
+            act,
+        })
+    }
+
+    /// Whether two values are the same elements.
+    fn is_whole(&self, id: ValueId, owner: ValueId) -> bool {
+        let (of, offset) = self.plan.graph.resolve(id);
+        let (v, o) = (self.value(id), self.value(of));
+        of == owner && offset == 0 && v.is_contiguous() && v.n_elements() == o.n_elements() && v.ne[0] == o.ne[0]
+    }
+
+    /// Whether products that go through tiles read a result as it is.
+    fn is_read_by_tiles(&self, id: ValueId) -> Result<bool> {
+        for step in &self.plan.steps {
+            if let Step::Linear(l) = step
+                && l.norm.is_none()
+                && self.is_whole(l.x, id)
+            {
+                return self.takes_tiles(l);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A place for a result as halves, which later steps find.
+    fn keep_halved(&mut self, value: ValueId, size: usize) -> usize {
+        if self.halved.size < size {
+            (self.halved.at, self.halved.size) = (self.take_scratch(size), size);
+            // Later steps begin after it.
+            self.scratch_base = self.scratch;
+        }
+        self.halved.value = Some(value);
+        self.halved.at
+    }
+
+    /// Rows to halves, normalized first if asked.
+    fn halve(&mut self, norm: Option<ValueId>, [k, n]: [usize; 2], [at, to]: [u32; 2]) -> Result<()> {
+        let mut bindings = Bindings::default();
+        let (mut how, mut eps) = ([0; 4], 0.0);
+        if let Some(norm) = norm {
+            let (op, inputs) = self.op(norm)?;
+            let Op::Norm(Norm { kind, eps: e }) = *op else { return Err(Error::Internal("no norm".into())) };
+            eps = e;
+            how[0] = match kind {
+                NormKind::Rms => 1,
+                NormKind::Layer => 2,
+                NormKind::L2 => 3,
+            };
+            // The kernel reads weights and biases by their slots.
+            for (i, &input) in inputs[1..].iter().enumerate() {
+                let v = self.vector(input)?;
+                let slot = if i == 0 { &mut bindings.weights } else { &mut bindings.constants };
+                *slot = Bound::Buffer(v.buffer);
+                how[1 + i] = v.at + 1;
+            }
+        }
+        let params = Params::default().u(&[word(k)?, at, to, 0]).u(&how).f(&[eps, 0.0, 0.0, 0.0]);
+        self.add(Kernel::plain("halve", &[]), bindings, params, [n, 1, 1])
+    }
+
+    /// The products of segments, whose weights become halves in the slab.
+    fn multiply(&mut self, group: &[Segment], [k, n]: [usize; 2], halves: usize, slab: usize) -> Result<()> {
+        let mut params = Params::default();
+        let mut at = slab;
+        for i in 0..3 {
+            let Some(s) = group.get(i) else {
+                params = params.u(&[0; 8]);
+                continue;
+            };
+            let (p, first) = (s.product, s.part.first + s.first);
+            let after = |base: Option<u32>| Ok::<_, Error>(base.map_or(0, |b| b + 1 + first as u32));
+            let [piece, line] = if s.is_half() {
+                [s.part.planes[0] as usize / 4 + s.first * p.weight.blocks, p.weight.blocks]
+            } else {
+                self.expand(s, k, at)?;
+                at += s.rows * k / 2;
+                [(at - s.rows * k / 2) / 4, k / 8]
+            };
+            params = params.u(&[
+                word(piece)?,
+                word(line)?,
+                word(s.rows)?,
+                word(p.to + first)?,
+                after(p.bias.as_ref().map(|b| b.at))?,
+                word(p.stride)?,
+                after(p.residual)?,
+                0,
+            ]);
+        }
+        let first = &group[0];
+        let params = params
+            .u(&[word(k)?, word(n)?, word(halves / 4)?, word(k / 8)?])
+            .u(&[first.product.act, word(group.len())?, 0, 0]);
+        let bindings = Bindings {
+            weights: Bound::Nothing,
+            constants: first.product.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone())),
+            state: Bound::Arena,
+            state_v: if first.is_half() { Bound::Buffer(first.part.buffer.clone()) } else { Bound::Arena },
+        };
+        let rows = |tile: usize| group.iter().map(|s| s.rows.div_ceil(tile)).sum::<usize>();
+        let mut teams = [2, 2];
+        for i in [1, 0] {
+            let tiles = n.div_ceil(teams[0] * TEAM[0]) * rows(teams[1] * TEAM[1]);
+            if tiles < BUSY {
+                teams[i] = 1;
+            }
+        }
+        let kernel = Kernel::plain(
+            "matmul_coop",
+            &[constant("TOKEN_TEAMS", word(teams[0])?), constant("ROW_TEAMS", word(teams[1])?)],
+        );
+        self.add(kernel, bindings, params, [n.div_ceil(teams[0] * TEAM[0]), rows(teams[1] * TEAM[1]), 1])
+    }
+
+    /// A segment's weights to halves.
+    fn expand(&mut self, s: &Segment, k: usize, to: usize) -> Result<()> {
+        let weight = &s.product.weight;
+        let params = Params::default()
+            .u(&s.part.planes)
+            .u(&[word(weight.blocks)?, word(s.part.rows)?, 0, 0, 0, 0, 0, 0])
+            .u(&[word(k)?, word(s.first)?, word(s.rows)?, word(to)?]);
+        let bindings = Bindings { weights: Bound::Buffer(s.part.buffer.clone()), ..Bindings::default() };
+        let kernel = Kernel { format: Some(weight.dtype), ..Kernel::plain("expand", &[]) };
+        self.add(kernel, bindings, params, grid_of((s.rows * k / 8).div_ceil(256)))
+    }
+}
+
+/// The segments of a product: those to be expanded are no larger than a slab.
+fn segments(product: &Product, k: usize) -> Vec<Segment<'_>> {
+    let half = product.weight.dtype == DType::F16;
+    let most = if half { usize::MAX } else { (SLAB / k / 128 * 128).max(1) };
+    let mut all = Vec::new();
+    for part in &product.weight.parts {
+        let mut first = 0;
+        while first < part.rows {
+            let rows = most.min(part.rows - first);
+            all.push(Segment { product, part, first, rows });
+            first += rows;
+        }
+    }
+    all
+}
