@@ -4,6 +4,8 @@ struct Params {
     mat: Matrix,
     // Elements of a row, a multiple of 8; first row; rows; offset of the result.
     x: vec4<u32>,
+    // Elements of a row of the result, which is padded with zeros.
+    padded: vec4<u32>,
 }
 
 const WG: u32 = 256;
@@ -21,12 +23,16 @@ fn main(
     @builtin(local_invocation_index) lid: u32,
 ) {
     let i = (group.y * groups.x + group.x) * WG + lid;
-    let pieces = p.x.x / 8u;
+    let pieces = p.padded.x / 8u;
     let row = i / pieces;
     if row >= p.x.z {
         return;
     }
     let k = i % pieces * 8u;
+    if k >= p.x.x {
+        arena[p.x.w / 4u + i] = vec4(0u);
+        return;
+    }
     let a = load4(p.mat, p.x.y + row, k);
     let b = load4(p.mat, p.x.y + row, k + 4u);
     arena[p.x.w / 4u + i] = vec4(halves(a), halves(b));

@@ -6,8 +6,9 @@ struct Params {
     x: vec4<u32>,
     // Norm (0: none, 1 + kind), offset of its weight plus one (0: none), of its bias plus one; activation of the gate.
     norm: vec4<u32>,
-    // Epsilon; as an integer the offset plus one of where what became halves goes too (0: nowhere).
-    eps: vec4<f32>,
+    // Epsilon; the offset plus one of where what becomes halves goes too (0: nowhere); elements of a row of the result, which
+    // is padded with zeros.
+    more: vec4<u32>,
 }
 
 const WG: u32 = 256;
@@ -65,14 +66,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             squares += dot(x, x);
         }
         squares = reduce_sum(squares, lid);
-        scale = inverseSqrt(squares / f32(n) + p.eps.x);
+        scale = inverseSqrt(squares / f32(n) + bitcast<f32>(p.more.x));
         if p.norm.x == 3u {
-            scale = 1.0 / max(sqrt(squares), p.eps.x);
+            scale = 1.0 / max(sqrt(squares), bitcast<f32>(p.more.x));
         }
     }
-    let also = bitcast<u32>(p.eps.y);
-    for (var i = 8u * lid; i < n; i += 8u * WG) {
-        let to = (p.x.z + (row * n + i) / 2u) / 4u;
+    let also = p.more.y;
+    let padded = p.more.z;
+    for (var i = 8u * lid; i < padded; i += 8u * WG) {
+        let to = (p.x.z + (row * padded + i) / 2u) / 4u;
+        if i >= n {
+            arena[to] = vec4(0u);
+            continue;
+        }
         let a = prepared(i, row, mean, scale);
         let b = prepared(i + 4u, row, mean, scale);
         arena[to] = vec4(halves(a), halves(b));

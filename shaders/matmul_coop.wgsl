@@ -1,9 +1,10 @@
 // Products of matrices of halves with many tokens by cooperative matrices of 16 x 16. A workgroup has TOKEN_TEAMS x ROW_TEAMS
-// subgroups, a subgroup 64 tokens and 64 rows. Pieces of DEPTH elements of both sides go through registers, a step ahead of
-// their use, into workgroup memory. Sums are named one by one: naga has no arrays of matrices that are assigned by index.
+// subgroups, a subgroup 64 tokens and 32 rows. DEPTH elements of both sides go through registers, a step ahead of their use,
+// into workgroup memory. Where tiles are few, parts of the sums go to workgroups of their own, see `parts.wgsl`. Sums are named
+// one by one: in arrays they would not stay in registers.
 
 struct Halves {
-    // First piece of eight elements, pieces of a row.
+    // First vector of four elements, vectors of a row.
     at: u32,
     line: u32,
     rows: u32,
@@ -20,24 +21,25 @@ struct Halves {
 
 struct Params {
     mats: array<Halves, 3>,
-    // Elements of a row, tokens, first piece of the activations, pieces of a token.
+    // Elements of a row, a multiple of DEPTH; tokens; first vector of the activations, vectors of a token.
     x: vec4<u32>,
-    // Activation, matrices.
+    // Activation, matrices, steps of a part, words between the results of parts.
     how: vec4<u32>,
 }
 
 // Activations, and weights.
-@group(0) @binding(3) var<storage, read_write> x_half: array<Half8>;
-@group(0) @binding(4) var<storage, read_write> w_half: array<Half8>;
+@group(0) @binding(3) var<storage, read_write> x_half: array<vec4<f16>>;
+@group(0) @binding(4) var<storage, read_write> w_half: array<vec4<f16>>;
 
 const TOKENS: u32 = 64 * TOKEN_TEAMS;
-const ROWS: u32 = 64 * ROW_TEAMS;
+const ROWS: u32 = 32 * ROW_TEAMS;
 const WG: u32 = 32 * TOKEN_TEAMS * ROW_TEAMS;
-const DEPTH: u32 = 32;
-const PIECES: u32 = DEPTH / 8;
+const DEPTH: u32 = 64;
+// Vectors of a row of a tile.
+const PIECES: u32 = DEPTH / 4;
 // Vectors from one row of a tile to the next: rows begin in different banks.
 const LINE: u32 = DEPTH / 4 + 2;
-// Pieces that a thread moves.
+// Vectors that a thread moves.
 const X_MOVES: u32 = TOKENS * PIECES / WG;
 const W_MOVES: u32 = ROWS * PIECES / WG;
 // Vectors of a subgroup for sums on their way out, and from one row of them to the next.
@@ -48,8 +50,8 @@ alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sums = coop_mat16x16<f32, C>;
 
-var<workgroup> x_tile: array<vec4<f16>, 2 * TOKENS * LINE>;
-var<workgroup> w_tile: array<vec4<f16>, 2 * ROWS * LINE>;
+var<workgroup> x_tile: array<vec4<f16>, TOKENS * LINE>;
+var<workgroup> w_tile: array<vec4<f16>, ROWS * LINE>;
 var<workgroup> stage: array<vec4<f32>, WG / 32 * STAGE>;
 
 // The matrix of group `g`, where groups of ROWS rows are counted over all matrices, and the first of its rows.
@@ -92,120 +94,122 @@ fn flush(m: Halves, token0: u32, row0: u32, at: u32, lane: u32) {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let place = find_rows(group.y);
-    let m = p.mats[place.x];
+    var m = p.mats[place.x];
+    m.to += group.z * p.how.w;
     let first_token = group.x * TOKENS;
     let team = lid / 32u;
     let lane = lid % 32u;
     let tokens = team % TOKEN_TEAMS * 64u;
-    let rows = team / TOKEN_TEAMS * 64u;
+    let rows = team / TOKEN_TEAMS * 32u;
     let line = lid / PIECES;
     let piece = lid % PIECES;
+    // The part of the sum that is this workgroup's.
+    let start = group.z * p.how.z * DEPTH;
+    let size = min(p.how.z * DEPTH, p.x.x - start);
     var x_at: array<u32, X_MOVES>;
     var w_at: array<u32, W_MOVES>;
-    var x: array<Half8, X_MOVES>;
-    var w: array<Half8, W_MOVES>;
+    var x: array<vec4<f16>, X_MOVES>;
+    var w: array<vec4<f16>, W_MOVES>;
     for (var i = 0u; i < X_MOVES; i += 1u) {
-        x_at[i] = p.x.z + min(first_token + line + i * (WG / PIECES), p.x.y - 1u) * p.x.w + piece;
+        x_at[i] = p.x.z + min(first_token + line + i * (WG / PIECES), p.x.y - 1u) * p.x.w + start / 4u + piece;
         x[i] = x_half[x_at[i]];
     }
     for (var i = 0u; i < W_MOVES; i += 1u) {
-        w_at[i] = m.at + min(place.y + line + i * (WG / PIECES), m.rows - 1u) * m.line + piece;
+        w_at[i] = m.at + min(place.y + line + i * (WG / PIECES), m.rows - 1u) * m.line + start / 4u + piece;
         w[i] = w_half[w_at[i]];
     }
     var c00 = Sums();
     var c01 = Sums();
-    var c02 = Sums();
-    var c03 = Sums();
     var c10 = Sums();
     var c11 = Sums();
-    var c12 = Sums();
-    var c13 = Sums();
     var c20 = Sums();
     var c21 = Sums();
-    var c22 = Sums();
-    var c23 = Sums();
     var c30 = Sums();
     var c31 = Sums();
-    var c32 = Sums();
-    var c33 = Sums();
-    // Two tiles in turn: one barrier a step.
-    var x_turn = 0u;
-    var w_turn = 0u;
-    for (var k = 0u; k < p.x.x; k += DEPTH) {
+    for (var k = 0u; k < size; k += DEPTH) {
         for (var i = 0u; i < X_MOVES; i += 1u) {
-            let at = x_turn + (line + i * (WG / PIECES)) * LINE + 2u * piece;
-            x_tile[at] = x[i].a;
-            x_tile[at + 1u] = x[i].b;
+            let at = (line + i * (WG / PIECES)) * LINE + piece;
+            x_tile[at] = x[i];
         }
         for (var i = 0u; i < W_MOVES; i += 1u) {
-            let at = w_turn + (line + i * (WG / PIECES)) * LINE + 2u * piece;
-            w_tile[at] = w[i].a;
-            w_tile[at + 1u] = w[i].b;
+            let at = (line + i * (WG / PIECES)) * LINE + piece;
+            w_tile[at] = w[i];
         }
         workgroupBarrier();
         let next = k + DEPTH;
-        if next < p.x.x {
+        if next < size {
             for (var i = 0u; i < X_MOVES; i += 1u) {
-                x[i] = x_half[x_at[i] + next / 8u];
+                x[i] = x_half[x_at[i] + next / 4u];
             }
             for (var i = 0u; i < W_MOVES; i += 1u) {
-                w[i] = w_half[w_at[i] + next / 8u];
+                w[i] = w_half[w_at[i] + next / 4u];
             }
         }
         {
-            let a0 = coopLoadT<Left>(&x_tile[x_turn + (tokens + 0u) * LINE + 0u], LINE);
-            let a1 = coopLoadT<Left>(&x_tile[x_turn + (tokens + 16u) * LINE + 0u], LINE);
-            let a2 = coopLoadT<Left>(&x_tile[x_turn + (tokens + 32u) * LINE + 0u], LINE);
-            let a3 = coopLoadT<Left>(&x_tile[x_turn + (tokens + 48u) * LINE + 0u], LINE);
-            let b0 = coopLoad<Right>(&w_tile[w_turn + (rows + 0u) * LINE + 0u], LINE);
+            let a0 = coopLoadT<Left>(&x_tile[(tokens + 0u) * LINE + 0u], LINE);
+            let a1 = coopLoadT<Left>(&x_tile[(tokens + 16u) * LINE + 0u], LINE);
+            let a2 = coopLoadT<Left>(&x_tile[(tokens + 32u) * LINE + 0u], LINE);
+            let a3 = coopLoadT<Left>(&x_tile[(tokens + 48u) * LINE + 0u], LINE);
+            let b0 = coopLoad<Right>(&w_tile[(rows + 0u) * LINE + 0u], LINE);
             c00 = coopMultiplyAdd(a0, b0, c00);
             c10 = coopMultiplyAdd(a1, b0, c10);
             c20 = coopMultiplyAdd(a2, b0, c20);
             c30 = coopMultiplyAdd(a3, b0, c30);
-            let b1 = coopLoad<Right>(&w_tile[w_turn + (rows + 16u) * LINE + 0u], LINE);
+            let b1 = coopLoad<Right>(&w_tile[(rows + 16u) * LINE + 0u], LINE);
             c01 = coopMultiplyAdd(a0, b1, c01);
             c11 = coopMultiplyAdd(a1, b1, c11);
             c21 = coopMultiplyAdd(a2, b1, c21);
             c31 = coopMultiplyAdd(a3, b1, c31);
-            let b2 = coopLoad<Right>(&w_tile[w_turn + (rows + 32u) * LINE + 0u], LINE);
-            c02 = coopMultiplyAdd(a0, b2, c02);
-            c12 = coopMultiplyAdd(a1, b2, c12);
-            c22 = coopMultiplyAdd(a2, b2, c22);
-            c32 = coopMultiplyAdd(a3, b2, c32);
-            let b3 = coopLoad<Right>(&w_tile[w_turn + (rows + 48u) * LINE + 0u], LINE);
-            c03 = coopMultiplyAdd(a0, b3, c03);
-            c13 = coopMultiplyAdd(a1, b3, c13);
-            c23 = coopMultiplyAdd(a2, b3, c23);
-            c33 = coopMultiplyAdd(a3, b3, c33);
         }
         {
-            let a0 = coopLoadT<Left>(&x_tile[x_turn + (tokens + 0u) * LINE + 4u], LINE);
-            let a1 = coopLoadT<Left>(&x_tile[x_turn + (tokens + 16u) * LINE + 4u], LINE);
-            let a2 = coopLoadT<Left>(&x_tile[x_turn + (tokens + 32u) * LINE + 4u], LINE);
-            let a3 = coopLoadT<Left>(&x_tile[x_turn + (tokens + 48u) * LINE + 4u], LINE);
-            let b0 = coopLoad<Right>(&w_tile[w_turn + (rows + 0u) * LINE + 4u], LINE);
+            let a0 = coopLoadT<Left>(&x_tile[(tokens + 0u) * LINE + 4u], LINE);
+            let a1 = coopLoadT<Left>(&x_tile[(tokens + 16u) * LINE + 4u], LINE);
+            let a2 = coopLoadT<Left>(&x_tile[(tokens + 32u) * LINE + 4u], LINE);
+            let a3 = coopLoadT<Left>(&x_tile[(tokens + 48u) * LINE + 4u], LINE);
+            let b0 = coopLoad<Right>(&w_tile[(rows + 0u) * LINE + 4u], LINE);
             c00 = coopMultiplyAdd(a0, b0, c00);
             c10 = coopMultiplyAdd(a1, b0, c10);
             c20 = coopMultiplyAdd(a2, b0, c20);
             c30 = coopMultiplyAdd(a3, b0, c30);
-            let b1 = coopLoad<Right>(&w_tile[w_turn + (rows + 16u) * LINE + 4u], LINE);
+            let b1 = coopLoad<Right>(&w_tile[(rows + 16u) * LINE + 4u], LINE);
             c01 = coopMultiplyAdd(a0, b1, c01);
             c11 = coopMultiplyAdd(a1, b1, c11);
             c21 = coopMultiplyAdd(a2, b1, c21);
             c31 = coopMultiplyAdd(a3, b1, c31);
-            let b2 = coopLoad<Right>(&w_tile[w_turn + (rows + 32u) * LINE + 4u], LINE);
-            c02 = coopMultiplyAdd(a0, b2, c02);
-            c12 = coopMultiplyAdd(a1, b2, c12);
-            c22 = coopMultiplyAdd(a2, b2, c22);
-            c32 = coopMultiplyAdd(a3, b2, c32);
-            let b3 = coopLoad<Right>(&w_tile[w_turn + (rows + 48u) * LINE + 4u], LINE);
-            c03 = coopMultiplyAdd(a0, b3, c03);
-            c13 = coopMultiplyAdd(a1, b3, c13);
-            c23 = coopMultiplyAdd(a2, b3, c23);
-            c33 = coopMultiplyAdd(a3, b3, c33);
         }
-        x_turn = TOKENS * LINE - x_turn;
-        w_turn = ROWS * LINE - w_turn;
+        {
+            let a0 = coopLoadT<Left>(&x_tile[(tokens + 0u) * LINE + 8u], LINE);
+            let a1 = coopLoadT<Left>(&x_tile[(tokens + 16u) * LINE + 8u], LINE);
+            let a2 = coopLoadT<Left>(&x_tile[(tokens + 32u) * LINE + 8u], LINE);
+            let a3 = coopLoadT<Left>(&x_tile[(tokens + 48u) * LINE + 8u], LINE);
+            let b0 = coopLoad<Right>(&w_tile[(rows + 0u) * LINE + 8u], LINE);
+            c00 = coopMultiplyAdd(a0, b0, c00);
+            c10 = coopMultiplyAdd(a1, b0, c10);
+            c20 = coopMultiplyAdd(a2, b0, c20);
+            c30 = coopMultiplyAdd(a3, b0, c30);
+            let b1 = coopLoad<Right>(&w_tile[(rows + 16u) * LINE + 8u], LINE);
+            c01 = coopMultiplyAdd(a0, b1, c01);
+            c11 = coopMultiplyAdd(a1, b1, c11);
+            c21 = coopMultiplyAdd(a2, b1, c21);
+            c31 = coopMultiplyAdd(a3, b1, c31);
+        }
+        {
+            let a0 = coopLoadT<Left>(&x_tile[(tokens + 0u) * LINE + 12u], LINE);
+            let a1 = coopLoadT<Left>(&x_tile[(tokens + 16u) * LINE + 12u], LINE);
+            let a2 = coopLoadT<Left>(&x_tile[(tokens + 32u) * LINE + 12u], LINE);
+            let a3 = coopLoadT<Left>(&x_tile[(tokens + 48u) * LINE + 12u], LINE);
+            let b0 = coopLoad<Right>(&w_tile[(rows + 0u) * LINE + 12u], LINE);
+            c00 = coopMultiplyAdd(a0, b0, c00);
+            c10 = coopMultiplyAdd(a1, b0, c10);
+            c20 = coopMultiplyAdd(a2, b0, c20);
+            c30 = coopMultiplyAdd(a3, b0, c30);
+            let b1 = coopLoad<Right>(&w_tile[(rows + 16u) * LINE + 12u], LINE);
+            c01 = coopMultiplyAdd(a0, b1, c01);
+            c11 = coopMultiplyAdd(a1, b1, c11);
+            c21 = coopMultiplyAdd(a2, b1, c21);
+            c31 = coopMultiplyAdd(a3, b1, c31);
+        }
+        workgroupBarrier();
     }
     let token0 = first_token + tokens;
     let row0 = place.y + rows;
@@ -217,53 +221,29 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let r = (m.residual - 1u + token0 * m.stride + row0) / 4u;
             c00 = c00 + coopLoadT<Sums>(&arena[r + 0u * s + 0u], s);
             c01 = c01 + coopLoadT<Sums>(&arena[r + 0u * s + 4u], s);
-            c02 = c02 + coopLoadT<Sums>(&arena[r + 0u * s + 8u], s);
-            c03 = c03 + coopLoadT<Sums>(&arena[r + 0u * s + 12u], s);
             c10 = c10 + coopLoadT<Sums>(&arena[r + 16u * s + 0u], s);
             c11 = c11 + coopLoadT<Sums>(&arena[r + 16u * s + 4u], s);
-            c12 = c12 + coopLoadT<Sums>(&arena[r + 16u * s + 8u], s);
-            c13 = c13 + coopLoadT<Sums>(&arena[r + 16u * s + 12u], s);
             c20 = c20 + coopLoadT<Sums>(&arena[r + 32u * s + 0u], s);
             c21 = c21 + coopLoadT<Sums>(&arena[r + 32u * s + 4u], s);
-            c22 = c22 + coopLoadT<Sums>(&arena[r + 32u * s + 8u], s);
-            c23 = c23 + coopLoadT<Sums>(&arena[r + 32u * s + 12u], s);
             c30 = c30 + coopLoadT<Sums>(&arena[r + 48u * s + 0u], s);
             c31 = c31 + coopLoadT<Sums>(&arena[r + 48u * s + 4u], s);
-            c32 = c32 + coopLoadT<Sums>(&arena[r + 48u * s + 8u], s);
-            c33 = c33 + coopLoadT<Sums>(&arena[r + 48u * s + 12u], s);
         }
         let to00 = to / 4u + 0u * s + 0u;
         coopStoreT(c00, &arena[to00], s);
         let to01 = to / 4u + 0u * s + 4u;
         coopStoreT(c01, &arena[to01], s);
-        let to02 = to / 4u + 0u * s + 8u;
-        coopStoreT(c02, &arena[to02], s);
-        let to03 = to / 4u + 0u * s + 12u;
-        coopStoreT(c03, &arena[to03], s);
         let to10 = to / 4u + 16u * s + 0u;
         coopStoreT(c10, &arena[to10], s);
         let to11 = to / 4u + 16u * s + 4u;
         coopStoreT(c11, &arena[to11], s);
-        let to12 = to / 4u + 16u * s + 8u;
-        coopStoreT(c12, &arena[to12], s);
-        let to13 = to / 4u + 16u * s + 12u;
-        coopStoreT(c13, &arena[to13], s);
         let to20 = to / 4u + 32u * s + 0u;
         coopStoreT(c20, &arena[to20], s);
         let to21 = to / 4u + 32u * s + 4u;
         coopStoreT(c21, &arena[to21], s);
-        let to22 = to / 4u + 32u * s + 8u;
-        coopStoreT(c22, &arena[to22], s);
-        let to23 = to / 4u + 32u * s + 12u;
-        coopStoreT(c23, &arena[to23], s);
         let to30 = to / 4u + 48u * s + 0u;
         coopStoreT(c30, &arena[to30], s);
         let to31 = to / 4u + 48u * s + 4u;
         coopStoreT(c31, &arena[to31], s);
-        let to32 = to / 4u + 48u * s + 8u;
-        coopStoreT(c32, &arena[to32], s);
-        let to33 = to / 4u + 48u * s + 12u;
-        coopStoreT(c33, &arena[to33], s);
         return;
     }
     let at = team * STAGE;
@@ -275,14 +255,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     subgroupBarrier();
     flush(m, token0 + 0u, row0 + 16u, at, lane);
     subgroupBarrier();
-    coopStoreT(c02, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 0u, row0 + 32u, at, lane);
-    subgroupBarrier();
-    coopStoreT(c03, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 0u, row0 + 48u, at, lane);
-    subgroupBarrier();
     coopStoreT(c10, &stage[at], STAGE_LINE);
     subgroupBarrier();
     flush(m, token0 + 16u, row0 + 0u, at, lane);
@@ -290,14 +262,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     coopStoreT(c11, &stage[at], STAGE_LINE);
     subgroupBarrier();
     flush(m, token0 + 16u, row0 + 16u, at, lane);
-    subgroupBarrier();
-    coopStoreT(c12, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 16u, row0 + 32u, at, lane);
-    subgroupBarrier();
-    coopStoreT(c13, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 16u, row0 + 48u, at, lane);
     subgroupBarrier();
     coopStoreT(c20, &stage[at], STAGE_LINE);
     subgroupBarrier();
@@ -307,14 +271,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     subgroupBarrier();
     flush(m, token0 + 32u, row0 + 16u, at, lane);
     subgroupBarrier();
-    coopStoreT(c22, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 32u, row0 + 32u, at, lane);
-    subgroupBarrier();
-    coopStoreT(c23, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 32u, row0 + 48u, at, lane);
-    subgroupBarrier();
     coopStoreT(c30, &stage[at], STAGE_LINE);
     subgroupBarrier();
     flush(m, token0 + 48u, row0 + 0u, at, lane);
@@ -322,13 +278,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     coopStoreT(c31, &stage[at], STAGE_LINE);
     subgroupBarrier();
     flush(m, token0 + 48u, row0 + 16u, at, lane);
-    subgroupBarrier();
-    coopStoreT(c32, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 48u, row0 + 32u, at, lane);
-    subgroupBarrier();
-    coopStoreT(c33, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 48u, row0 + 48u, at, lane);
     subgroupBarrier();
 }

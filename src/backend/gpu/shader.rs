@@ -80,6 +80,7 @@ impl Kernel {
             "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("reduce/plain")]),
             "quantize" => (WORDS, vec![wgsl!("quantize"), wgsl!("reduce/plain")]),
             "halve" => (VECTORS, vec![wgsl!("halve"), wgsl!("activation"), wgsl!("reduce/plain")]),
+            "parts" => (WORDS, vec![wgsl!("parts"), wgsl!("activation")]),
             "expand" => (VECTORS, vec![wgsl!("expand"), wgsl!("matrix")]),
             "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
             "attention" => (WORDS, vec![wgsl!("attention"), wgsl!("kv")]),
@@ -142,7 +143,7 @@ pub fn compositions() -> Vec<Kernel> {
     all.extend((0..6).map(|op| Kernel::plain("rows", &[u("OP", op)])));
     all.extend((0..5).map(|to| Kernel::plain("heads", &[u("TO", to)])));
     all.extend((1..5).map(|kind| Kernel::plain("fetch", &[u("K_TYPE", kind)])));
-    all.extend(["quantize", "halve", "attention_join"].map(|name| Kernel::plain(name, &[])));
+    all.extend(["quantize", "halve", "parts", "attention_join"].map(|name| Kernel::plain(name, &[])));
     for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
         for (d, heads, tokens, chunk) in [(64, 3, 1, 128), (128, 4, 4, 64), (256, 1, 8, 64)] {
             all.push(Kernel::plain(
@@ -165,8 +166,8 @@ pub fn compositions() -> Vec<Kernel> {
             all.push(Kernel::plain("attention_coop", &sizes));
         }
     }
-    for (tokens, rows) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
-        all.push(Kernel::plain("matmul_coop", &[u("TOKEN_TEAMS", tokens), u("ROW_TEAMS", rows)]));
+    for tokens in [1, 2] {
+        all.push(Kernel::plain("matmul_coop", &[u("TOKEN_TEAMS", tokens), u("ROW_TEAMS", 4)]));
     }
     for format in formats {
         let of =

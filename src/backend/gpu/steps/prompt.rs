@@ -8,17 +8,27 @@ use crate::graph::fuse::{Linear, Mat};
 use crate::graph::{Norm, NormKind};
 use std::sync::Arc;
 
-/// Elements of a row that `matmul_coop` takes at a time: rows are multiples of it.
-const DEPTH: usize = 32;
+/// Elements of a row that `matmul_coop` takes at a time: halves are padded to multiples of it.
+const DEPTH: usize = 64;
+
+/// Elements that become halves at a time.
+const PIECE: usize = 8;
 
 /// Elements of a slab: 64 MiB of halves.
 const SLAB: usize = 32 << 20;
 
 /// Tokens and rows of a subgroup of `matmul_coop`.
-const TEAM: [usize; 2] = [64, 64];
+const TEAM: [usize; 2] = [64, 32];
 
-/// Workgroups that keep a large device busy.
+/// Subgroups along the rows of a tile.
+const ROW_TEAMS: usize = 4;
+
+/// Workgroups that keep a large device busy: products of fewer tiles are made in parts.
 const BUSY: usize = 192;
+
+/// Most parts of a product, and the least steps of DEPTH of one.
+const MAX_PARTS: usize = 8;
+const MIN_STEPS: usize = 8;
 
 /// The last result that was stored as halves too.
 #[derive(Default)]
@@ -48,9 +58,29 @@ struct Segment<'a> {
 }
 
 impl Segment<'_> {
-    /// Whether its weights are halves already.
+    /// Whether its weights are halves already, with nothing to be padded.
     fn is_half(&self) -> bool {
-        self.product.weight.dtype == DType::F16
+        is_half(&self.product.weight)
+    }
+
+    /// Its first row in the whole product.
+    fn row(&self) -> u32 {
+        (self.part.first + self.first) as u32
+    }
+
+    /// Where its results go.
+    fn to(&self) -> Result<u32> {
+        Ok(word(self.product.to)? + self.row())
+    }
+
+    /// Offset of its bias plus one; 0: none.
+    fn bias(&self) -> u32 {
+        self.product.bias.as_ref().map_or(0, |b| b.at + 1 + self.row())
+    }
+
+    /// Offset of what is added last plus one; 0: nothing.
+    fn residual(&self) -> u32 {
+        self.product.residual.map_or(0, |at| at + 1 + self.row())
     }
 
     /// Whether a dispatch can have both.
@@ -67,7 +97,7 @@ impl Compiler<'_> {
     /// Whether a step is made by cooperative matrices: f32 has more digits than a half, bf16 more range.
     pub(super) fn takes_tiles(&self, l: &Linear) -> Result<bool> {
         let x = self.value(l.x);
-        if x.ne[1] <= FEW || !x.ne[0].is_multiple_of(DEPTH) || !self.target.device.abilities.matrices {
+        if x.ne[1] <= FEW || !x.ne[0].is_multiple_of(PIECE) || !self.target.device.abilities.matrices {
             return Ok(false);
         }
         for mat in &l.mats {
@@ -81,30 +111,40 @@ impl Compiler<'_> {
     pub(super) fn tiles(&mut self, l: &Linear) -> Result<()> {
         let x = self.value(l.x);
         let (k, n) = (x.ne[0], x.ne[1]);
+        let padded = k.next_multiple_of(DEPTH);
+        let halved = match l.glu {
+            Some(glu) if self.is_read_by_tiles(glu)? => {
+                let m = self.value(glu).ne[0];
+                Some(self.keep_halved(m.next_multiple_of(DEPTH) * n / 2))
+            }
+            _ => None,
+        };
         let mut products = Vec::with_capacity(l.mats.len());
         for mat in &l.mats {
             products.push(self.tiled_product(mat, l.glu.is_some(), n)?);
         }
         let halves = match self.halved.value {
-            Some(value) if l.norm.is_none() && self.is_whole(l.x, value) => self.halved.at,
+            // Not where this step's own result goes.
+            Some(value) if halved.is_none() && l.norm.is_none() && self.is_whole(l.x, value) => self.halved.at,
             _ => {
                 let Location::Arena(at) = self.locate(l.x, 0)? else {
                     return Err(Error::Unsupported(format!("{} as activations on a GPU", x.name)));
                 };
-                let to = self.take_scratch(n * k / 2);
+                let to = self.take_scratch(n * padded / 2);
                 self.halve(l.norm, [k, n], [word(at)?, word(to)?])?;
                 to
             }
         };
-        let segments: Vec<Segment> = products.iter().flat_map(|p| segments(p, k)).collect();
-        let slab = segments.iter().filter(|s| !s.is_half()).map(|s| s.rows * k).sum::<usize>().min(SLAB.max(k));
+        let segments: Vec<Segment> = products.iter().flat_map(|p| segments(p, padded)).collect();
+        let slab = segments.iter().filter(|s| !s.is_half()).map(|s| s.rows * padded).sum::<usize>();
+        let slab = slab.min(SLAB.max(padded));
         let slab = self.take_scratch(slab / 2);
         let mut rest = &segments[..];
         while let Some(first) = rest.first() {
             let mut size = 0;
             let together = rest.iter().take(3).take_while(|s| {
-                size += s.rows * k;
-                s.goes_with(first) && (s.is_half() || size <= SLAB.max(k))
+                size += s.rows * padded;
+                s.goes_with(first) && (s.is_half() || size <= SLAB.max(padded))
             });
             let (group, others) = rest.split_at(together.count().max(1));
             self.multiply(group, [k, n], halves, slab)?;
@@ -113,14 +153,12 @@ impl Compiler<'_> {
         let (Some(glu), [gate, up]) = (l.glu, &products[..]) else { return Ok(()) };
         let (Op::Glu(op), _) = self.op(glu)? else { return Err(Error::Internal("no gate".into())) };
         let (act, to, m) = (activation(Some(op.activation())), self.result(glu)?, gate.stride);
-        if !m.is_multiple_of(8) || !self.is_read_by_tiles(glu)? {
-            return self.glu(gate.to, up.to, to, m * n, act);
-        }
-        let halved = self.keep_halved(glu, m * n / 2);
+        let Some(halved) = halved else { return self.glu(gate.to, up.to, to, m * n, act) };
+        self.halved.value = Some(glu);
         let params = Params::default()
             .u(&[word(m)?, word(up.to)?, word(halved)?, word(gate.to)? + 1])
             .u(&[0, 0, 0, act])
-            .u(&[0, to + 1, 0, 0]);
+            .u(&[0, to + 1, word(m.next_multiple_of(DEPTH))?, 0]);
         self.add(Kernel::plain("halve", &[]), Bindings::default(), params, [n, 1, 1])
     }
 
@@ -168,14 +206,13 @@ impl Compiler<'_> {
         Ok(false)
     }
 
-    /// A place for a result as halves, which later steps find.
-    fn keep_halved(&mut self, value: ValueId, size: usize) -> usize {
+    /// A place for a result as halves, which later steps find; before anything else of the step has a place.
+    fn keep_halved(&mut self, size: usize) -> usize {
         if self.halved.size < size {
             (self.halved.at, self.halved.size) = (self.take_scratch(size), size);
-            // Later steps begin after it.
+            self.halved.value = None;
             self.scratch_base = self.scratch;
         }
-        self.halved.value = Some(value);
         self.halved.at
     }
 
@@ -200,81 +237,101 @@ impl Compiler<'_> {
                 how[1 + i] = v.at + 1;
             }
         }
-        let params = Params::default().u(&[word(k)?, at, to, 0]).u(&how).f(&[eps, 0.0, 0.0, 0.0]);
+        let params = Params::default().u(&[word(k)?, at, to, 0]).u(&how).u(&[eps.to_bits(), 0, word(k.next_multiple_of(DEPTH))?, 0]);
         self.add(Kernel::plain("halve", &[]), bindings, params, [n, 1, 1])
     }
 
     /// The products of segments, whose weights become halves in the slab.
     fn multiply(&mut self, group: &[Segment], [k, n]: [usize; 2], halves: usize, slab: usize) -> Result<()> {
+        let padded = k.next_multiple_of(DEPTH);
+        let teams = [if n > TEAM[0] { 2 } else { 1 }, ROW_TEAMS];
+        let grid = [
+            n.div_ceil(teams[0] * TEAM[0]),
+            group.iter().map(|s| s.rows.div_ceil(teams[1] * TEAM[1])).sum::<usize>(),
+        ];
+        let steps = padded / DEPTH;
+        let parts = (BUSY / (grid[0] * grid[1])).clamp(1, MAX_PARTS).min(steps.div_ceil(MIN_STEPS));
+        let share = steps.div_ceil(parts);
+        let parts = steps.div_ceil(share);
+        let sizes: Vec<usize> = group.iter().map(|s| (s.rows * n).next_multiple_of(ALIGN)).collect();
+        let all: usize = sizes.iter().sum();
+        let scratch = self.scratch;
+        let partial = if parts > 1 { self.take_scratch(parts * all) } else { 0 };
         let mut params = Params::default();
-        let mut at = slab;
+        let (mut at, mut partial_at) = (slab, partial);
         for i in 0..3 {
             let Some(s) = group.get(i) else {
                 params = params.u(&[0; 8]);
                 continue;
             };
-            let (p, first) = (s.product, s.part.first + s.first);
-            let after = |base: Option<u32>| Ok::<_, Error>(base.map_or(0, |b| b + 1 + first as u32));
-            let [piece, line] = if s.is_half() {
-                [s.part.planes[0] as usize / 4 + s.first * p.weight.blocks, p.weight.blocks]
+            let [vector, line] = if s.is_half() {
+                [s.part.planes[0] as usize / 2 + 2 * s.first * s.product.weight.blocks, 2 * s.product.weight.blocks]
             } else {
                 self.expand(s, k, at)?;
-                at += s.rows * k / 2;
-                [(at - s.rows * k / 2) / 4, k / 8]
+                at += s.rows * padded / 2;
+                [(at - s.rows * padded / 2) / 2, padded / 4]
             };
-            params = params.u(&[
-                word(piece)?,
-                word(line)?,
-                word(s.rows)?,
-                word(p.to + first)?,
-                after(p.bias.as_ref().map(|b| b.at))?,
-                word(p.stride)?,
-                after(p.residual)?,
-                0,
-            ]);
+            params = params.u(&[word(vector)?, word(line)?, word(s.rows)?]);
+            params = match parts {
+                1 => params.u(&[s.to()?, s.bias(), word(s.product.stride)?, s.residual(), 0]),
+                _ => params.u(&[word(partial_at)?, 0, word(s.rows)?, 0, 0]),
+            };
+            partial_at += sizes[i];
         }
         let first = &group[0];
+        let act = if parts > 1 { 0 } else { first.product.act };
         let params = params
-            .u(&[word(k)?, word(n)?, word(halves / 4)?, word(k / 8)?])
-            .u(&[first.product.act, word(group.len())?, 0, 0]);
+            .u(&[word(padded)?, word(n)?, word(halves / 2)?, word(padded / 4)?])
+            .u(&[act, word(group.len())?, word(share)?, word(all)?]);
+        let constants = first.product.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone()));
         let bindings = Bindings {
             weights: Bound::Nothing,
-            constants: first.product.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone())),
+            constants: constants.clone(),
             state: Bound::Arena,
             state_v: if first.is_half() { Bound::Buffer(first.part.buffer.clone()) } else { Bound::Arena },
         };
-        let rows = |tile: usize| group.iter().map(|s| s.rows.div_ceil(tile)).sum::<usize>();
-        let mut teams = [2, 2];
-        for i in [1, 0] {
-            let tiles = n.div_ceil(teams[0] * TEAM[0]) * rows(teams[1] * TEAM[1]);
-            if tiles < BUSY {
-                teams[i] = 1;
-            }
-        }
         let kernel = Kernel::plain(
             "matmul_coop",
             &[constant("TOKEN_TEAMS", word(teams[0])?), constant("ROW_TEAMS", word(teams[1])?)],
         );
-        self.add(kernel, bindings, params, [n.div_ceil(teams[0] * TEAM[0]), rows(teams[1] * TEAM[1]), 1])
+        self.add(kernel, bindings, params, [grid[0], grid[1], parts])?;
+        let mut partial_at = partial;
+        for (s, size) in group.iter().zip(sizes).filter(|_| parts > 1) {
+            let params = Params::default()
+                .u(&[word(s.rows)?, word(n)?, word(parts)?, word(all)?])
+                .u(&[word(partial_at)?, s.to()?, word(s.product.stride)?, s.product.act])
+                .u(&[s.bias(), s.residual(), 0, 0]);
+            let bindings = Bindings { constants: constants.clone(), ..Bindings::default() };
+            self.add(Kernel::plain("parts", &[]), bindings, params, grid_of((s.rows * n).div_ceil(256)))?;
+            partial_at += size;
+        }
+        self.scratch = scratch;
+        Ok(())
     }
 
     /// A segment's weights to halves.
     fn expand(&mut self, s: &Segment, k: usize, to: usize) -> Result<()> {
         let weight = &s.product.weight;
+        let padded = k.next_multiple_of(DEPTH);
         let params = Params::default()
             .u(&s.part.planes)
             .u(&[word(weight.blocks)?, word(s.part.rows)?, 0, 0, 0, 0, 0, 0])
-            .u(&[word(k)?, word(s.first)?, word(s.rows)?, word(to)?]);
+            .u(&[word(k)?, word(s.first)?, word(s.rows)?, word(to)?])
+            .u(&[word(padded)?, 0, 0, 0]);
         let bindings = Bindings { weights: Bound::Buffer(s.part.buffer.clone()), ..Bindings::default() };
         let kernel = Kernel { format: Some(weight.dtype), ..Kernel::plain("expand", &[]) };
-        self.add(kernel, bindings, params, grid_of((s.rows * k / 8).div_ceil(256)))
+        self.add(kernel, bindings, params, grid_of((s.rows * padded / PIECE).div_ceil(256)))
     }
+}
+
+/// Whether weights are halves already, with nothing to be padded.
+fn is_half(weight: &Resident) -> bool {
+    weight.dtype == DType::F16 && (weight.blocks * PIECE).is_multiple_of(DEPTH)
 }
 
 /// The segments of a product: those to be expanded are no larger than a slab.
 fn segments(product: &Product, k: usize) -> Vec<Segment<'_>> {
-    let half = product.weight.dtype == DType::F16;
-    let most = if half { usize::MAX } else { (SLAB / k / 128 * 128).max(1) };
+    let most = if is_half(&product.weight) { usize::MAX } else { (SLAB / k / 128 * 128).max(1) };
     let mut all = Vec::new();
     for part in &product.weight.parts {
         let mut first = 0;
