@@ -120,8 +120,7 @@ impl Compiler<'_> {
         };
         let resident = self.weights_of(weight).matrix(weight)?;
         let (k, n_x) = (x.ne[0], x.n_rows());
-        let mut acts =
-            Activations { k, n: n_x, at: self.contiguous(inputs[1])? as usize, bytes: 0, scales: 0 };
+        let mut acts = Activations { k, n: n_x, at: self.contiguous(inputs[1])? as usize, bytes: 0, scales: 0 };
         let fast = k.is_multiple_of(UNIT) && is_fast(resident.dtype);
         if fast {
             acts.bytes = self.take_scratch(n_x * k / 4);

@@ -237,7 +237,12 @@ impl Compiler<'_> {
                 how[1 + i] = v.at + 1;
             }
         }
-        let params = Params::default().u(&[word(k)?, at, to, 0]).u(&how).u(&[eps.to_bits(), 0, word(k.next_multiple_of(DEPTH))?, 0]);
+        let params = Params::default().u(&[word(k)?, at, to, 0]).u(&how).u(&[
+            eps.to_bits(),
+            0,
+            word(k.next_multiple_of(DEPTH))?,
+            0,
+        ]);
         self.add(Kernel::plain("halve", &[]), bindings, params, [n, 1, 1])
     }
 
@@ -245,10 +250,8 @@ impl Compiler<'_> {
     fn multiply(&mut self, group: &[Segment], [k, n]: [usize; 2], halves: usize, slab: usize) -> Result<()> {
         let padded = k.next_multiple_of(DEPTH);
         let teams = [if n > TEAM[0] { 2 } else { 1 }, ROW_TEAMS];
-        let grid = [
-            n.div_ceil(teams[0] * TEAM[0]),
-            group.iter().map(|s| s.rows.div_ceil(teams[1] * TEAM[1])).sum::<usize>(),
-        ];
+        let grid =
+            [n.div_ceil(teams[0] * TEAM[0]), group.iter().map(|s| s.rows.div_ceil(teams[1] * TEAM[1])).sum::<usize>()];
         let steps = padded / DEPTH;
         let parts = (BUSY / (grid[0] * grid[1])).clamp(1, MAX_PARTS).min(steps.div_ceil(MIN_STEPS));
         let share = steps.div_ceil(parts);
@@ -280,9 +283,12 @@ impl Compiler<'_> {
         }
         let first = &group[0];
         let act = if parts > 1 { 0 } else { first.product.act };
-        let params = params
-            .u(&[word(padded)?, word(n)?, word(halves / 2)?, word(padded / 4)?])
-            .u(&[act, word(group.len())?, word(share)?, word(all)?]);
+        let params = params.u(&[word(padded)?, word(n)?, word(halves / 2)?, word(padded / 4)?]).u(&[
+            act,
+            word(group.len())?,
+            word(share)?,
+            word(all)?,
+        ]);
         let constants = first.product.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone()));
         let bindings = Bindings {
             weights: Bound::Nothing,
