@@ -17,23 +17,19 @@ fn halves(x: vec4<f32>) -> vec2<u32> {
 }
 
 @compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lid: u32,
-) {
-    let i = (group.y * groups.x + group.x) * WG + lid;
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let pieces = p.padded.x / 8u;
-    let row = i / pieces;
-    if row >= p.x.z {
+    let piece = group.x * WG + lid;
+    if piece >= pieces {
         return;
     }
-    let k = i % pieces * 8u;
+    let to = p.x.w / 4u + group.y * pieces + piece;
+    let k = piece * 8u;
     if k >= p.x.x {
-        arena[p.x.w / 4u + i] = vec4(0u);
+        arena[to] = vec4(0u);
         return;
     }
-    let a = load4(p.mat, p.x.y + row, k);
-    let b = load4(p.mat, p.x.y + row, k + 4u);
-    arena[p.x.w / 4u + i] = vec4(halves(a), halves(b));
+    let a = load4(p.mat, p.x.y + group.y, k);
+    let b = load4(p.mat, p.x.y + group.y, k + 4u);
+    arena[to] = vec4(halves(a), halves(b));
 }

@@ -3,33 +3,16 @@
 // into workgroup memory. Where tiles are few, parts of the sums go to workgroups of their own, see `parts.wgsl`. Sums are named
 // one by one: in arrays they would not stay in registers.
 
-struct Halves {
-    // First vector of four elements, vectors of a row.
-    at: u32,
-    line: u32,
-    rows: u32,
-    // Where the product goes.
-    to: u32,
-    // Offset of the bias plus one; 0: none.
-    bias: u32,
-    // Elements from one token's product to the next.
-    stride: u32,
-    // Offset of what is added last plus one; 0: nothing.
-    residual: u32,
-    unused: u32,
-}
-
 struct Params {
-    mats: array<Halves, 3>,
+    mats: array<Matrix, 3>,
     // Elements of a row, a multiple of DEPTH; tokens; first vector of the activations, vectors of a token.
     x: vec4<u32>,
     // Activation, matrices, steps of a part, words between the results of parts.
     how: vec4<u32>,
 }
 
-// Activations, and weights.
+// Activations; weights by `w4` of a file of `weights/`.
 @group(0) @binding(3) var<storage, read_write> x_half: array<vec4<f16>>;
-@group(0) @binding(4) var<storage, read_write> w_half: array<vec4<f16>>;
 
 const TOKENS: u32 = 64 * TOKEN_TEAMS;
 const ROWS: u32 = 32 * ROW_TEAMS;
@@ -70,7 +53,7 @@ fn find_rows(g: u32) -> vec2<u32> {
 }
 
 // Sixteen rows of sixteen tokens out of the stage of a subgroup.
-fn flush(m: Halves, token0: u32, row0: u32, at: u32, lane: u32) {
+fn flush(m: Matrix, token0: u32, row0: u32, at: u32, lane: u32) {
     for (var i = lane; i < 64u; i += 32u) {
         let token = token0 + i / 4u;
         let sums = stage[at + i / 4u * STAGE_LINE + i % 4u];
@@ -107,7 +90,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let start = group.z * p.how.z * DEPTH;
     let size = min(p.how.z * DEPTH, p.x.x - start);
     var x_at: array<u32, X_MOVES>;
-    var w_at: array<u32, W_MOVES>;
+    var w_row: array<u32, W_MOVES>;
     var x: array<vec4<f16>, X_MOVES>;
     var w: array<vec4<f16>, W_MOVES>;
     for (var i = 0u; i < X_MOVES; i += 1u) {
@@ -115,8 +98,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         x[i] = x_half[x_at[i]];
     }
     for (var i = 0u; i < W_MOVES; i += 1u) {
-        w_at[i] = m.at + min(place.y + line + i * (WG / PIECES), m.rows - 1u) * m.line + start / 4u + piece;
-        w[i] = w_half[w_at[i]];
+        w_row[i] = min(place.y + line + i * (WG / PIECES), m.rows - 1u);
+        w[i] = w4(m, w_row[i], start + 4u * piece);
     }
     var c00 = Sums();
     var c01 = Sums();
@@ -142,7 +125,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 x[i] = x_half[x_at[i] + next / 4u];
             }
             for (var i = 0u; i < W_MOVES; i += 1u) {
-                w[i] = w_half[w_at[i] + next / 4u];
+                w[i] = w4(m, w_row[i], start + next + 4u * piece);
             }
         }
         {

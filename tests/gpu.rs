@@ -248,7 +248,7 @@ fn linear_layers() {
 /// Sizes that fill tiles of `matmul_coop`, and sizes that do not; a gate whose result goes on as halves.
 #[test]
 fn large_layers() {
-    for (n_tokens, n, n_ff) in [(256, 256, 512), (200, 320, 264)] {
+    for (n_tokens, n, n_ff) in [(256, 256, 512), (200, 320, 264), (40, 256, 320)] {
         for dtype in [DType::Q4K, DType::Q8_0, DType::F16] {
             let [n, n_ff] = [n, n_ff].map(|x: usize| x.next_multiple_of(dtype.block_size()));
             let mut c = Case::new(n_tokens as u64, n_tokens);
@@ -472,6 +472,9 @@ fn turned_columns(c: &mut Case, x: ValueId) -> ValueId {
 /// Mean KL divergence that f32 sums in another order, and a cache rounded alike, may cause.
 const SAME: f64 = 1e-6;
 
+/// The same where products are of halves: half the squared error of the logits, which are at most some units large.
+const SAME_BY_HALVES: f64 = 5e-6;
+
 /// The model with its last layers on the adapter of the tests; `None`: there is no adapter.
 fn offloaded(path: &std::path::Path, n_gpu_layers: i32) -> Option<Arc<Model>> {
     let adapter = adapter()?;
@@ -514,9 +517,10 @@ fn compare_model(tiny: &Tiny, setup: &Setup, layers: impl IntoIterator<Item = i3
         let mut ours = Ours::try_new(&model, setup, BackendKind::Auto).unwrap();
         let found = rows(&mut ours, setup.embeddings, tiny.n_vocab);
         let d = distance(&want, &found);
+        let same = if or_halves(0.0, N_PROMPT) > 0.0 { SAME_BY_HALVES } else { 0.0 };
         let what = format!("{} {} {:?}, {n_gpu_layers} layers", tiny.arch, tiny.name, setup.type_k);
         assert!(
-            if setup.embeddings { d.nmse < or_halves(1e-7, N_PROMPT) } else { d.kl < limit },
+            if setup.embeddings { d.nmse < or_halves(1e-7, N_PROMPT) } else { d.kl < limit.max(same) },
             "{what}: nmse {:e}, KL {:e}",
             d.nmse,
             d.kl

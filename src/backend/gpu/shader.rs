@@ -97,7 +97,14 @@ impl Kernel {
                 vec![wgsl!("matvec_fast"), wgsl!("linear"), wgsl!("matrix"), wgsl!("fast"), wgsl!("activation"), sums],
             ),
             "matmul" => (WORDS, vec![wgsl!("matmul"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")]),
-            "matmul_coop" => (WIDE, vec![wgsl!("matmul_coop"), wgsl!("activation")]),
+            "matmul_coop" => {
+                let weights = match (self.format, constant("EXPANDED")) {
+                    (Some(_), _) => wgsl!("weights/format"),
+                    (None, Some(0)) => wgsl!("weights/half"),
+                    (None, _) => wgsl!("weights/arena"),
+                };
+                (WIDE, vec![wgsl!("matmul_coop"), weights, wgsl!("matrix"), wgsl!("activation")])
+            }
             other => return Err(Error::Internal(format!("no kernel {other}"))),
         };
         let format = match self.format {
@@ -166,13 +173,15 @@ pub fn compositions() -> Vec<Kernel> {
             all.push(Kernel::plain("attention_coop", &sizes));
         }
     }
-    for tokens in [1, 2] {
-        all.push(Kernel::plain("matmul_coop", &[u("TOKEN_TEAMS", tokens), u("ROW_TEAMS", 4)]));
+    for (tokens, expanded) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
+        let constants = [u("TOKEN_TEAMS", tokens), u("ROW_TEAMS", 4), u("EXPANDED", expanded)];
+        all.push(Kernel::plain("matmul_coop", &constants));
     }
     for format in formats {
         let of =
             |name, constants: &[(&'static str, u32)]| Kernel { format: Some(format), ..Kernel::plain(name, constants) };
         all.extend(["get_rows", "matmul", "expand"].map(|name| of(name, &[])));
+        all.push(of("matmul_coop", &[u("TOKEN_TEAMS", 1), u("ROW_TEAMS", 4), u("EXPANDED", 0)]));
         for subgroup in [None, Some(8), Some(32)] {
             let sizes = [u("WG", 64), u("ROWS", 4)];
             all.push(Kernel { subgroup, ..of("matvec", &sizes) });

@@ -1,5 +1,6 @@
-//! Products of many tokens by cooperative matrices. Activations become halves once for all products over them; weights of
-//! other types than f16 become halves slab by slab, each of which is multiplied while it is still in the cache.
+//! Products of many tokens by cooperative matrices. Activations become halves once for all products over them. Weights of
+//! other types than f16 become halves on their way into a tile where one tile has all tokens; else slab by slab, each of which
+//! is multiplied while it is still in the cache.
 
 use super::linear::FEW;
 use super::*;
@@ -20,8 +21,9 @@ const SLAB: usize = 32 << 20;
 /// Tokens and rows of a subgroup of `matmul_coop`.
 const TEAM: [usize; 2] = [64, 32];
 
-/// Subgroups along the rows of a tile.
+/// Subgroups along the rows of a tile, and most along its tokens.
 const ROW_TEAMS: usize = 4;
+const TOKEN_TEAMS: usize = 2;
 
 /// Workgroups that keep a large device busy: products of fewer tiles are made in parts.
 const BUSY: usize = 192;
@@ -55,14 +57,32 @@ struct Segment<'a> {
     part: &'a Part,
     first: usize,
     rows: usize,
+    form: Form,
+}
+
+/// How a product has its weights.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// They are halves, with nothing to be padded.
+    Half,
+    /// They become halves on their way.
+    Format,
+    /// They are expanded before.
+    Expanded,
+}
+
+impl Form {
+    fn of(weight: &Resident, k: usize, n: usize) -> Form {
+        let whole = k.is_multiple_of(DEPTH);
+        match weight.dtype {
+            DType::F16 if whole => Form::Half,
+            _ if whole && n <= TOKEN_TEAMS * TEAM[0] => Form::Format,
+            _ => Form::Expanded,
+        }
+    }
 }
 
 impl Segment<'_> {
-    /// Whether its weights are halves already, with nothing to be padded.
-    fn is_half(&self) -> bool {
-        is_half(&self.product.weight)
-    }
-
     /// Its first row in the whole product.
     fn row(&self) -> u32 {
         (self.part.first + self.first) as u32
@@ -86,8 +106,9 @@ impl Segment<'_> {
     /// Whether a dispatch can have both.
     fn goes_with(&self, other: &Segment) -> bool {
         let bias = |s: &Segment| s.product.bias.as_ref().map(|b| b.buffer.clone());
-        self.is_half() == other.is_half()
-            && (!self.is_half() || self.part.buffer == other.part.buffer)
+        let same = self.product.weight.dtype == other.product.weight.dtype && self.part.buffer == other.part.buffer;
+        self.form == other.form
+            && (self.form == Form::Expanded || same)
             && self.product.act == other.product.act
             && bias(self) == bias(other)
     }
@@ -135,8 +156,9 @@ impl Compiler<'_> {
                 to
             }
         };
-        let segments: Vec<Segment> = products.iter().flat_map(|p| segments(p, padded)).collect();
-        let slab = segments.iter().filter(|s| !s.is_half()).map(|s| s.rows * padded).sum::<usize>();
+        let segments: Vec<Segment> = products.iter().flat_map(|p| segments(p, k, n)).collect();
+        let expanded = segments.iter().filter(|s| s.form == Form::Expanded);
+        let slab = expanded.map(|s| s.rows * padded).sum::<usize>();
         let slab = slab.min(SLAB.max(padded));
         let slab = self.take_scratch(slab / 2);
         let mut rest = &segments[..];
@@ -144,7 +166,7 @@ impl Compiler<'_> {
             let mut size = 0;
             let together = rest.iter().take(3).take_while(|s| {
                 size += s.rows * padded;
-                s.goes_with(first) && (s.is_half() || size <= SLAB.max(padded))
+                s.goes_with(first) && (s.form != Form::Expanded || size <= SLAB.max(padded))
             });
             let (group, others) = rest.split_at(together.count().max(1));
             self.multiply(group, [k, n], halves, slab)?;
@@ -249,7 +271,7 @@ impl Compiler<'_> {
     /// The products of segments, whose weights become halves in the slab.
     fn multiply(&mut self, group: &[Segment], [k, n]: [usize; 2], halves: usize, slab: usize) -> Result<()> {
         let padded = k.next_multiple_of(DEPTH);
-        let teams = [if n > TEAM[0] { 2 } else { 1 }, ROW_TEAMS];
+        let teams = [if n > TEAM[0] { TOKEN_TEAMS } else { 1 }, ROW_TEAMS];
         let grid =
             [n.div_ceil(teams[0] * TEAM[0]), group.iter().map(|s| s.rows.div_ceil(teams[1] * TEAM[1])).sum::<usize>()];
         let steps = padded / DEPTH;
@@ -264,20 +286,26 @@ impl Compiler<'_> {
         let (mut at, mut partial_at) = (slab, partial);
         for i in 0..3 {
             let Some(s) = group.get(i) else {
-                params = params.u(&[0; 8]);
+                params = params.u(&[0; 12]);
                 continue;
             };
-            let [vector, line] = if s.is_half() {
-                [s.part.planes[0] as usize / 2 + 2 * s.first * s.product.weight.blocks, 2 * s.product.weight.blocks]
-            } else {
-                self.expand(s, k, at)?;
-                at += s.rows * padded / 2;
-                [(at - s.rows * padded / 2) / 2, padded / 4]
+            let (weight, planes) = (&s.product.weight, s.part.planes);
+            params = match s.form {
+                Form::Half => {
+                    params.u(&[planes[0] / 2 + 2 * word(s.first * weight.blocks)?, 0, 0, 0, 2 * word(weight.blocks)?])
+                }
+                Form::Format => params.u(&planes).u(&[word(weight.blocks)?]),
+                Form::Expanded => {
+                    self.expand(s, k, at)?;
+                    let first = at;
+                    at += s.rows * padded / 2;
+                    params.u(&[word(first / 2)?, 0, 0, 0, word(padded / 4)?])
+                }
             };
-            params = params.u(&[word(vector)?, word(line)?, word(s.rows)?]);
+            params = params.u(&[word(s.rows)?]);
             params = match parts {
-                1 => params.u(&[s.to()?, s.bias(), word(s.product.stride)?, s.residual(), 0]),
-                _ => params.u(&[word(partial_at)?, 0, word(s.rows)?, 0, 0]),
+                1 => params.u(&[s.to()?, s.bias(), word(s.product.stride)?, s.residual(), 0, 0]),
+                _ => params.u(&[word(partial_at)?, 0, word(s.rows)?, 0, 0, 0]),
             };
             partial_at += sizes[i];
         }
@@ -291,15 +319,22 @@ impl Compiler<'_> {
         ]);
         let constants = first.product.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone()));
         let bindings = Bindings {
-            weights: Bound::Nothing,
             constants: constants.clone(),
             state: Bound::Arena,
-            state_v: if first.is_half() { Bound::Buffer(first.part.buffer.clone()) } else { Bound::Arena },
+            ..match first.form {
+                Form::Expanded => Bindings { state_v: Bound::Arena, ..Bindings::default() },
+                Form::Half | Form::Format => {
+                    Bindings { weights: Bound::Buffer(first.part.buffer.clone()), ..Bindings::default() }
+                }
+            }
         };
-        let kernel = Kernel::plain(
-            "matmul_coop",
-            &[constant("TOKEN_TEAMS", word(teams[0])?), constant("ROW_TEAMS", word(teams[1])?)],
-        );
+        let constants_of = [
+            constant("TOKEN_TEAMS", word(teams[0])?),
+            constant("ROW_TEAMS", word(teams[1])?),
+            constant("EXPANDED", u32::from(first.form == Form::Expanded)),
+        ];
+        let format = (first.form == Form::Format).then_some(first.product.weight.dtype);
+        let kernel = Kernel { format, ..Kernel::plain("matmul_coop", &constants_of) };
         self.add(kernel, bindings, params, [grid[0], grid[1], parts])?;
         let mut partial_at = partial;
         for (s, size) in group.iter().zip(sizes).filter(|_| parts > 1) {
@@ -326,24 +361,23 @@ impl Compiler<'_> {
             .u(&[word(padded)?, 0, 0, 0]);
         let bindings = Bindings { weights: Bound::Buffer(s.part.buffer.clone()), ..Bindings::default() };
         let kernel = Kernel { format: Some(weight.dtype), ..Kernel::plain("expand", &[]) };
-        self.add(kernel, bindings, params, grid_of((s.rows * padded / PIECE).div_ceil(256)))
+        self.add(kernel, bindings, params, [(padded / PIECE).div_ceil(256), s.rows, 1])
     }
 }
 
-/// Whether weights are halves already, with nothing to be padded.
-fn is_half(weight: &Resident) -> bool {
-    weight.dtype == DType::F16 && (weight.blocks * PIECE).is_multiple_of(DEPTH)
-}
-
 /// The segments of a product: those to be expanded are no larger than a slab.
-fn segments(product: &Product, k: usize) -> Vec<Segment<'_>> {
-    let most = if is_half(&product.weight) { usize::MAX } else { (SLAB / k / 128 * 128).max(1) };
+fn segments(product: &Product, k: usize, n: usize) -> Vec<Segment<'_>> {
+    let form = Form::of(&product.weight, k, n);
+    let most = match form {
+        Form::Half | Form::Format => usize::MAX,
+        Form::Expanded => (SLAB / k.next_multiple_of(DEPTH) / 128 * 128).clamp(1, MAX_GRID),
+    };
     let mut all = Vec::new();
     for part in &product.weight.parts {
         let mut first = 0;
         while first < part.rows {
             let rows = most.min(part.rows - first);
-            all.push(Segment { product, part, first, rows });
+            all.push(Segment { product, part, first, rows, form });
             first += rows;
         }
     }
