@@ -28,8 +28,13 @@ fn byte4(word: u32) -> vec4<u32> {
     return vec4(word & 255u, (word >> 8u) & 255u, (word >> 16u) & 255u, word >> 24u);
 }
 
+// Bytes as numbers, by the last bits of 2^23: integers are converted slowly.
+fn numbers4(word: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(byte4(word) | vec4(0x4b000000u)) - 8388608.0;
+}
+
 fn nibble4(word: u32, shift: u32) -> vec4<f32> {
-    return vec4<f32>(byte4((word >> shift) & 0x0f0f0f0fu));
+    return numbers4((word >> shift) & 0x0f0f0f0fu);
 }
 
 fn signed4(word: u32) -> vec4<f32> {

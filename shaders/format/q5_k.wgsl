@@ -6,7 +6,7 @@ fn load4(m: Matrix, row: u32, k: u32) -> vec4<f32> {
     let sc = weight_word(m.planes.y + b * 4u + e / 64u) >> ((e & 32u) / 2u);
     let h = (weight_word(m.planes.z + b * 8u + (e & 31u) / 4u) >> (e / 32u)) & 0x01010101u;
     let w = (weight_word(m.planes.w + b * 32u + e / 64u * 8u + (e & 31u) / 4u) >> ((e & 32u) / 8u)) & 0x0f0f0f0fu;
-    return vec4<f32>(byte4(w | (h << 4u))) * (dm.x * f32(sc & 255u)) - dm.y * f32((sc >> 8u) & 255u);
+    return numbers4(w | (h << 4u)) * (dm.x * f32(sc & 255u)) - dm.y * f32((sc >> 8u) & 255u);
 }
 
 fn x_blocks(u: u32) -> vec2<u32> {

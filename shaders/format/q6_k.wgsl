@@ -7,7 +7,7 @@ fn load4(m: Matrix, row: u32, k: u32) -> vec4<f32> {
     let q = (e & 127u) / 32u;
     let l = weight_word(m.planes.w + b * 32u + e / 128u * 16u + (e & 63u) / 4u) >> (4u * (q / 2u));
     let h = weight_word(m.planes.z + b * 16u + e / 128u * 8u + (e & 31u) / 4u) >> (2u * q);
-    return (vec4<f32>(byte4((l & 0x0f0f0f0fu) | ((h & 0x03030303u) << 4u))) - 32.0) * scale;
+    return (numbers4((l & 0x0f0f0f0fu) | ((h & 0x03030303u) << 4u)) - 32.0) * scale;
 }
 
 // Unit u: run u/2 of 128 elements, quarters u%2 and u%2 + 2 of it.

@@ -50,7 +50,7 @@ pub struct Device {
 pub struct Abilities {
     /// Threads of a subgroup, at least; `None`: no subgroup operations.
     pub subgroup: Option<u32>,
-    /// 16×16×16 matrix products of f16 with f32 sums.
+    /// 16×16×16 matrix products of f16 with f32 sums, by subgroups of 32.
     pub matrices: bool,
     /// Timestamps within a pass.
     pub timestamps: bool,
@@ -128,6 +128,7 @@ impl Device {
     fn open(of: &Adapter) -> Result<Device> {
         let has = of.adapter.features();
         let wanted = wgpu::Features::SUBGROUP
+            | wgpu::Features::SUBGROUP_BARRIER
             | wgpu::Features::SHADER_F16
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
@@ -135,7 +136,12 @@ impl Device {
             | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let mut features = has & wanted;
         let info = of.adapter.get_info();
-        let matrices = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16)
+        let needs = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SUBGROUP_BARRIER;
+        let matrices = features.contains(needs)
+            && info.subgroup_min_size == 32
             && of.adapter.cooperative_matrix_properties().iter().any(|m| {
                 m.m_size == 16
                     && m.n_size == 16

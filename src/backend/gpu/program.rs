@@ -17,6 +17,8 @@ pub enum Bound {
     Buffer(wgpu::Buffer),
     /// The masks of the run.
     Masks,
+    /// The arena, where a kernel reads it as another type.
+    Arena,
 }
 
 /// Bindings of `bindings.wgsl`: 1 to 4, and 7.
@@ -143,6 +145,7 @@ impl Program {
                     Bound::Nothing => &shared.nothing[i],
                     Bound::Buffer(buffer) => buffer,
                     Bound::Masks => shared.masks,
+                    Bound::Arena => shared.arena,
                 };
                 entries.push(wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() });
             }

@@ -73,6 +73,10 @@ impl Kernel {
         const VECTORS: &[&str] = &[wgsl!("bindings"), wgsl!("arena/vectors"), wgsl!("state/words")];
         // The caches are bound by types of their own.
         const CACHED: &[&str] = &[wgsl!("bindings"), wgsl!("arena/vectors")];
+        const WIDE: &[&str] = &[wgsl!("wide")];
+        /// `K_TYPE` and `V_TYPE` of f16.
+        const HALF: u32 = 2;
+        let constant = |wanted: &str| self.constants.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
         let sums = if self.subgroup.is_some() { wgsl!("reduce/sums_subgroup") } else { wgsl!("reduce/sums_plain") };
         let shuffle = if self.subgroup.is_some() { wgsl!("reduce/shuffle") } else { wgsl!("reduce/shuffle_plain") };
         let (base, own): (&[&str], Vec<&str>) = match self.name {
@@ -80,7 +84,9 @@ impl Kernel {
             "rows" => (WORDS, vec![wgsl!("rows"), wgsl!("reduce/plain")]),
             "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("rotation"), wgsl!("rounding"), wgsl!("reduce/plain")]),
             "quantize" => (WORDS, vec![wgsl!("quantize"), wgsl!("reduce/plain")]),
-            "halve" => (WORDS, vec![wgsl!("halve")]),
+            "halve" => (VECTORS, vec![wgsl!("halve"), wgsl!("activation"), wgsl!("reduce/plain")]),
+            "parts" => (WORDS, vec![wgsl!("parts"), wgsl!("activation")]),
+            "expand" => (VECTORS, vec![wgsl!("expand"), wgsl!("matrix")]),
             "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
             "attention" => (WORDS, vec![wgsl!("attention"), wgsl!("kv")]),
             "attention_few" => (
@@ -94,6 +100,11 @@ impl Kernel {
                     wgsl!("matrix"),
                 ],
             ),
+            "attention_coop" => {
+                // Halves are loaded as they are only from buffers of halves.
+                let half = [constant("K_TYPE"), constant("V_TYPE")].iter().all(|kind| *kind == Some(HALF));
+                (WIDE, vec![wgsl!("attention_coop"), if half { wgsl!("kv_half") } else { wgsl!("kv_any") }])
+            }
             "attention_join" => (WORDS, vec![wgsl!("attention_join")]),
             "get_rows" => (WORDS, vec![wgsl!("get_rows"), wgsl!("matrix")]),
             "matvec" => (WORDS, vec![wgsl!("matvec"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation"), sums]),
@@ -112,7 +123,12 @@ impl Kernel {
             ),
             "matmul" => (WORDS, vec![wgsl!("matmul"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")]),
             "matmul_coop" => {
-                (VECTORS, vec![wgsl!("matmul_coop"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")])
+                let weights = match (self.format, constant("EXPANDED")) {
+                    (Some(_), _) => wgsl!("weights/format"),
+                    (None, Some(0)) => wgsl!("weights/half"),
+                    (None, _) => wgsl!("weights/arena"),
+                };
+                (WIDE, vec![wgsl!("matmul_coop"), weights, wgsl!("matrix"), wgsl!("activation")])
             }
             other => return Err(Error::Internal(format!("no kernel {other}"))),
         };
@@ -142,8 +158,10 @@ impl Kernel {
     /// [`Error::Internal`]: there is no such kernel or format.
     pub fn source(&self) -> Result<String> {
         let mut text = String::new();
-        if self.name == "matmul_coop" {
+        if self.name.ends_with("_coop") {
             text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+            // naga does not know that the result of a subgroup operation is the same for its threads, and this names its rule.
+            text.push_str("diagnostic(off, derivative_uniformity);\n");
         }
         for (name, value) in &self.constants {
             text.push_str(&format!("const {name}: u32 = {value}u;\n"));
@@ -164,7 +182,13 @@ impl Kernel {
             }
         }
         if self.name == "attention_few" {
-            text.push_str(&self.cache("K_TYPE")?.replace("load8", "key8").replace("store8", "store_key8").replace("cache", "state"));
+            text.push_str(
+                &self
+                    .cache("K_TYPE")?
+                    .replace("load8", "key8")
+                    .replace("store8", "store_key8")
+                    .replace("cache", "state"),
+            );
             let values = self.cache("V_TYPE")?.replace("load8", "value8").replace("store8", "store_value8");
             let values = values.replace("cache", "state_v");
             text.push_str(&values.replace("@binding(3)", "@binding(4)"));
@@ -183,7 +207,11 @@ fn renamed(source: &str) -> String {
         let mut renamed = parts.next().unwrap_or_default().to_string();
         for part in parts {
             renamed.push_str(name);
-            renamed.push_str(if renamed.strip_suffix(name).is_some_and(|s| s.ends_with(is_name)) { "(" } else { "_b(" });
+            renamed.push_str(if renamed.strip_suffix(name).is_some_and(|s| s.ends_with(is_name)) {
+                "("
+            } else {
+                "_b("
+            });
             renamed.push_str(part);
         }
         renamed
@@ -210,7 +238,7 @@ pub fn compositions() -> Vec<Kernel> {
         }
     }
     all.extend((1..5).map(|kind| Kernel::plain("fetch", &[u("K_TYPE", kind)])));
-    all.extend(["quantize", "halve", "attention_join"].map(|name| Kernel::plain(name, &[])));
+    all.extend(["quantize", "halve", "parts", "attention_join"].map(|name| Kernel::plain(name, &[])));
     for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
         for (d, heads, tokens, chunk) in [(64, 3, 1, 128), (128, 4, 4, 64), (256, 1, 8, 64)] {
             all.push(Kernel::plain(
@@ -227,10 +255,21 @@ pub fn compositions() -> Vec<Kernel> {
             ));
         }
     }
+    for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
+        for (d_k, d_v, heads) in [(32, 64, 1), (80, 80, 2), (128, 128, 4)] {
+            let sizes = [u("D_K", d_k), u("D_V", d_v), u("HEADS", heads), u("K_TYPE", k), u("V_TYPE", v)];
+            all.push(Kernel::plain("attention_coop", &sizes));
+        }
+    }
+    for (tokens, expanded) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
+        let constants = [u("TOKEN_TEAMS", tokens), u("ROW_TEAMS", 4), u("EXPANDED", expanded)];
+        all.push(Kernel::plain("matmul_coop", &constants));
+    }
     for format in formats {
         let of =
             |name, constants: &[(&'static str, u32)]| Kernel { format: Some(format), ..Kernel::plain(name, constants) };
-        all.extend(["get_rows", "matmul", "matmul_coop"].map(|name| of(name, &[])));
+        all.extend(["get_rows", "matmul", "expand"].map(|name| of(name, &[])));
+        all.push(of("matmul_coop", &[u("TOKEN_TEAMS", 1), u("ROW_TEAMS", 4), u("EXPANDED", 0)]));
         for subgroup in [None, Some(8), Some(32)] {
             let sizes = [u("WG", 64), u("ROWS", 4)];
             all.push(Kernel { subgroup, ..of("matvec", &sizes) });

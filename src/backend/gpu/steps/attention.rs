@@ -1,5 +1,6 @@
 //! Attention: heads are prepared and stored, then attended over.
 
+use super::linear::FEW;
 use super::node::MAX_HEAD;
 use super::own::Own;
 use super::*;
@@ -14,12 +15,19 @@ const FEW_QUERIES: usize = 64;
 
 /// Workgroups of 256 threads that such attention is shared out to: two for each of 132 multiprocessors.
 const FEW_BUSY: usize = 264;
+/// The same for `attention_coop`, whose workgroups have more to do.
+const COOP_BUSY: usize = 256;
 
 /// Most parts of an attention.
 const MAX_PARTS: usize = 64;
 
 /// Threads of a workgroup of `attention.wgsl`.
 const THREADS: usize = 128;
+
+/// `attention_coop.wgsl`: queries of a workgroup, rows at a time, the longest head.
+const COOP_QUERIES: usize = 64;
+const COOP_KEYS: usize = 32;
+const MAX_COOP_HEAD: usize = 128;
 
 /// Elements of a head, heads, tokens.
 #[derive(Clone, Copy)]
@@ -122,7 +130,8 @@ impl Compiler<'_> {
     /// Prepares the queries, keys and values of a layer in one dispatch, if they share what they read.
     fn heads_together(&mut self, jobs: &[Job]) -> Result<bool> {
         let [q, k, v] = jobs else { return Ok(false) };
-        if !matches!(q.to, To::Arena(_)) || q.shape.n_tokens != k.shape.n_tokens || k.shape.n_tokens != v.shape.n_tokens {
+        if !matches!(q.to, To::Arena(_)) || q.shape.n_tokens != k.shape.n_tokens || k.shape.n_tokens != v.shape.n_tokens
+        {
             return Ok(false);
         }
         let (mut bindings, mut all, mut kinds, mut n) = (Bindings::default(), Vec::new(), [0; 3], 0);
@@ -305,7 +314,8 @@ impl Compiler<'_> {
         let memory = self.target.device.abilities.workgroup_memory as usize;
         let threads = if 256 * 32 * heads + 8192 <= memory { 256 } else { 128 };
         let blocks = n_kv * group.div_ceil(heads);
-        let mut parts = (FEW_BUSY / (blocks * shape.n_tokens)).min(n_rows.div_ceil(threads * 32 / d)).clamp(1, MAX_PARTS);
+        let mut parts =
+            (FEW_BUSY / (blocks * shape.n_tokens)).min(n_rows.div_ceil(threads * 32 / d)).clamp(1, MAX_PARTS);
         if blocks * shape.n_tokens > crate::backend::gpu::COUNTERS {
             parts = 1;
         }
@@ -367,10 +377,17 @@ impl Compiler<'_> {
             return Err(Error::Unsupported(format!("heads of {d_k} and {d_v} in an attention on a GPU")));
         }
         let group = shape.n_head / n_kv;
-        let tile =
-            Tile::new(self.target.device.abilities.workgroup_memory as usize, group, shape.n_tokens, [d_k, d_v])?;
+        let coop = self.coop_tile(&q, group, shape.n_tokens, [d_k, d_v]).filter(|_| max_alibi_bias == 0.0);
+        let tile = match coop {
+            Some(tile) => tile,
+            None => {
+                let memory = self.target.device.abilities.workgroup_memory as usize;
+                Tile::new(memory, group, shape.n_tokens, [d_k, d_v])?
+            }
+        };
         let grid = [shape.n_tokens.div_ceil(tile.tokens), n_kv * group.div_ceil(tile.heads)];
-        let parts = (BUSY / (grid[0] * grid[1]).max(1)).min(n_rows.div_ceil(tile.chunk)).clamp(1, MAX_PARTS);
+        let busy = if coop.is_some() { COOP_BUSY } else { BUSY };
+        let parts = (busy / (grid[0] * grid[1]).max(1)).min(n_rows.div_ceil(tile.chunk)).clamp(1, MAX_PARTS);
         let (keys, values) = (self.rows_of(inputs[1])?, self.rows_of(inputs[2])?);
         let mut bindings = Bindings {
             constants: Bound::Masks,
@@ -398,18 +415,17 @@ impl Compiler<'_> {
             .u(&[u32::from(mask.0), 0, 0, 0])
             .f(&[scale, soft_cap, base(max_alibi_bias), base(max_alibi_bias / 2.0)])
             .u(&[word(slopes)?, 0, 0, 0]);
-        let kernel = Kernel::plain(
-            "attention",
-            &[
-                constant("D_K", word(d_k)?),
-                constant("D_V", word(d_v)?),
-                constant("HEADS", word(tile.heads)?),
-                constant("TOKENS", word(tile.tokens)?),
-                constant("CHUNK", word(tile.chunk)?),
-                constant("K_TYPE", keys.kind),
-                constant("V_TYPE", values.kind),
-            ],
-        );
+        let mut constants = vec![
+            constant("D_K", word(d_k)?),
+            constant("D_V", word(d_v)?),
+            constant("HEADS", word(tile.heads)?),
+            constant("K_TYPE", keys.kind),
+            constant("V_TYPE", values.kind),
+        ];
+        if coop.is_none() {
+            constants.extend([constant("TOKENS", word(tile.tokens)?), constant("CHUNK", word(tile.chunk)?)]);
+        }
+        let kernel = Kernel::plain(if coop.is_some() { "attention_coop" } else { "attention" }, &constants);
         let sinks_at = bindings.weights.clone();
         self.add(kernel, bindings, params, [grid[0], grid[1], parts])?;
         if !split {
@@ -422,7 +438,21 @@ impl Compiler<'_> {
     }
 }
 
+impl Compiler<'_> {
+    /// The tile of `attention_coop`, where the device and the shape allow it and queries are many.
+    fn coop_tile(&self, q: &Operand, group: usize, n_tokens: usize, [d_k, d_v]: [usize; 2]) -> Option<Tile> {
+        let fits = |d: usize| d.is_multiple_of(16) && (32..=MAX_COOP_HEAD).contains(&d);
+        let aligned = [q.at, q.nb[1], q.nb[2]].iter().all(|n| n.is_multiple_of(4)) && q.nb[0] == 1;
+        if !self.target.device.abilities.matrices || n_tokens <= FEW || !fits(d_k) || !fits(d_v) || !aligned {
+            return None;
+        }
+        let heads = 1 << group.trailing_zeros().min(4);
+        Some(Tile { heads, tokens: COOP_QUERIES / heads, chunk: COOP_KEYS })
+    }
+}
+
 /// What a workgroup of an attention has.
+#[derive(Clone, Copy)]
 struct Tile {
     heads: usize,
     tokens: usize,

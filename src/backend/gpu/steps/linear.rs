@@ -15,9 +15,6 @@ pub(super) const FEW: usize = 8;
 const ROWS: u32 = 4;
 const THREADS: u32 = 64;
 
-/// Elements of a row that `matmul_coop` takes at a time.
-const DEPTH: usize = 32;
-
 /// Elements of a unit of `matvec_fast`.
 pub(super) const UNIT: usize = 64;
 
@@ -39,8 +36,6 @@ struct Activations {
     at: usize,
     bytes: usize,
     scales: usize,
-    /// As f16, for cooperative matrices; 0: not made.
-    halves: usize,
     /// The sums of squares that scale the bytes' norm, 0: they are normalized; its epsilon.
     squares: usize,
     eps: f32,
@@ -65,13 +60,11 @@ struct Experts {
     rows: u32,
 }
 
-/// Whether a weight loses nothing that matters as f16: f32 has more digits, bf16 more range.
-fn fits_half(p: &Product) -> bool {
-    !matches!(p.weight.dtype, DType::F32 | DType::BF16)
-}
-
 impl Compiler<'_> {
     pub(super) fn linear(&mut self, l: &Linear) -> Result<()> {
+        if self.takes_tiles(l)? {
+            return self.tiles(l);
+        }
         let x = self.value(l.x);
         let (k, n) = (x.ne[0], x.ne[1]);
         let mut products = Vec::with_capacity(l.mats.len());
@@ -83,7 +76,7 @@ impl Compiler<'_> {
             Location::Arena(at) => at,
             _ => return Err(Error::Unsupported(format!("{} as activations on a GPU", x.name))),
         };
-        let mut acts = Activations { k, n, at, bytes: 0, scales: 0, halves: 0, squares: 0, eps: 0.0 };
+        let mut acts = Activations { k, n, at, bytes: 0, scales: 0, squares: 0, eps: 0.0 };
         if let Some(handed) = self.handed(l).filter(|_| products.iter().any(&fast)) {
             (acts.bytes, acts.scales) = (handed.bytes, handed.scales);
             if let Some(norm) = l.norm
@@ -101,12 +94,6 @@ impl Compiler<'_> {
         {
             acts.at = self.take_scratch(n * k);
             self.norm_to(norm, None, word(acts.at)?)?;
-        }
-        // Beyond the few, products of halves, where the device has them.
-        if n > FEW && k.is_multiple_of(DEPTH) && self.has_matrices() && products.iter().all(fits_half) {
-            acts.halves = self.take_scratch(n * k / 2);
-            let params = Params::default().u(&[word(n * k)?, word(acts.at)?, word(acts.halves)?, 0]);
-            self.add(Kernel::plain("halve", &[]), Bindings::default(), params, grid_of((n * k).div_ceil(512)))?;
         }
         if let (Some(glu), [gate, up]) = (l.glu, &products[..]) {
             let (Op::Glu(op), _) = self.op(glu)? else { return Err(Error::Internal("no gate".into())) };
@@ -152,17 +139,15 @@ impl Compiler<'_> {
         };
         let resident = self.weights_of(weight).matrix(weight)?;
         let (k, n_x) = (x.ne[0], x.n_rows());
-        let mut acts =
-            Activations {
-                k,
-                n: n_x,
-                at: self.contiguous(inputs[1])? as usize,
-                bytes: 0,
-                scales: 0,
-                halves: 0,
-                squares: 0,
-                eps: 0.0,
-            };
+        let mut acts = Activations {
+            k,
+            n: n_x,
+            at: self.contiguous(inputs[1])? as usize,
+            bytes: 0,
+            scales: 0,
+            squares: 0,
+            eps: 0.0,
+        };
         let fast = k.is_multiple_of(UNIT) && is_fast(resident.dtype);
         if fast {
             acts.bytes = self.take_scratch(n_x * k / 4);
@@ -188,11 +173,6 @@ impl Compiler<'_> {
         // All experts are one matrix; a product has the rows of one.
         let part = Part { rows: w.ne[1], ..resident.parts[0].clone() };
         self.dispatch(&[(&product, &part)], acts, fast, Beside { experts, ..Beside::default() })
-    }
-
-    fn has_matrices(&self) -> bool {
-        let abilities = &self.target.device.abilities;
-        abilities.matrices && abilities.subgroup == Some(32)
     }
 
     fn product(&mut self, mat: &Mat, gated: bool, n: usize) -> Result<Product> {
@@ -278,13 +258,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn dispatch(
-        &mut self,
-        group: &[(&Product, &Part)],
-        x: Activations,
-        fast: bool,
-        beside: Beside,
-    ) -> Result<()> {
+    fn dispatch(&mut self, group: &[(&Product, &Part)], x: Activations, fast: bool, beside: Beside) -> Result<()> {
         let Beside { gated, experts, hand } = beside;
         let (first, part) = group[0];
         let mut params = Params::default();
@@ -305,11 +279,7 @@ impl Compiler<'_> {
                 0,
             ]);
         }
-        let x_at = match (fast, x.halves) {
-            (true, _) => x.bytes,
-            (false, 0) => x.at,
-            (false, halves) => halves,
-        };
+        let x_at = if fast { x.bytes } else { x.at };
         let params = params
             .u(&[word(x.k)?, word(x.n)?, word(x_at)?, word(x.scales)?])
             .u(&[first.act, word(group.len())?, word(x.k)?, experts.rows])
@@ -325,10 +295,6 @@ impl Compiler<'_> {
         let rows = |n: usize| group.iter().map(|(_, q)| q.rows.div_ceil(n)).sum::<usize>();
         let format = Some(first.weight.dtype);
         let few = x.n <= FEW || experts.ids != 0;
-        if !few && x.halves != 0 {
-            let kernel = Kernel { format, ..Kernel::plain("matmul_coop", &[]) };
-            return self.add(kernel, bindings, params, [x.n.div_ceil(128), rows(128), 1]);
-        }
         if !few {
             let kernel = Kernel { format, ..Kernel::plain("matmul", &[]) };
             return self.add(kernel, bindings, params, [rows(64), x.n.div_ceil(64), 1]);
@@ -397,7 +363,11 @@ impl Team {
         if gated || lanes < 32 || rows.div_ceil(32) > 256 {
             return team;
         }
-        if units >= 128 { Team { threads: 1024, rows: 4, split: 4, ..team } } else { Team { rows: 4, split: 2, ..team } }
+        if units >= 128 {
+            Team { threads: 1024, rows: 4, split: 4, ..team }
+        } else {
+            Team { rows: 4, split: 2, ..team }
+        }
     }
 
     /// Rows of a workgroup: whole blocks of 32, as which results are handed on.

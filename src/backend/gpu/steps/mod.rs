@@ -5,6 +5,7 @@ mod handed;
 mod linear;
 mod node;
 mod own;
+mod prompt;
 
 use super::device::Device;
 use super::program::{Bindings, Bound, InputAt, Program};
@@ -101,6 +102,7 @@ struct Compiler<'a> {
     /// The number of the step.
     step: usize,
     hands: handed::Hands,
+    halved: prompt::Halved,
 }
 
 impl<'a> Compiler<'a> {
@@ -131,7 +133,18 @@ impl<'a> Compiler<'a> {
             .zip(&outputs)
             .map(|(id, &at)| (at as u32, plan.graph.value(*id).n_elements()))
             .collect();
-        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next, step: 0, hands: Default::default() }
+        Compiler {
+            target,
+            plan,
+            program,
+            outputs,
+            scratch_base: next,
+            scratch: next,
+            most: next,
+            step: 0,
+            hands: Default::default(),
+            halved: Default::default(),
+        }
     }
 
     fn value(&self, id: ValueId) -> &'a Value {
