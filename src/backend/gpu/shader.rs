@@ -164,7 +164,13 @@ impl Kernel {
             }
         }
         if self.name == "attention_few" {
-            text.push_str(&self.cache("K_TYPE")?.replace("load8", "key8").replace("store8", "store_key8").replace("cache", "state"));
+            text.push_str(
+                &self
+                    .cache("K_TYPE")?
+                    .replace("load8", "key8")
+                    .replace("store8", "store_key8")
+                    .replace("cache", "state"),
+            );
             let values = self.cache("V_TYPE")?.replace("load8", "value8").replace("store8", "store_value8");
             let values = values.replace("cache", "state_v");
             text.push_str(&values.replace("@binding(3)", "@binding(4)"));
@@ -183,7 +189,11 @@ fn renamed(source: &str) -> String {
         let mut renamed = parts.next().unwrap_or_default().to_string();
         for part in parts {
             renamed.push_str(name);
-            renamed.push_str(if renamed.strip_suffix(name).is_some_and(|s| s.ends_with(is_name)) { "(" } else { "_b(" });
+            renamed.push_str(if renamed.strip_suffix(name).is_some_and(|s| s.ends_with(is_name)) {
+                "("
+            } else {
+                "_b("
+            });
             renamed.push_str(part);
         }
         renamed

@@ -122,7 +122,8 @@ impl Compiler<'_> {
     /// Prepares the queries, keys and values of a layer in one dispatch, if they share what they read.
     fn heads_together(&mut self, jobs: &[Job]) -> Result<bool> {
         let [q, k, v] = jobs else { return Ok(false) };
-        if !matches!(q.to, To::Arena(_)) || q.shape.n_tokens != k.shape.n_tokens || k.shape.n_tokens != v.shape.n_tokens {
+        if !matches!(q.to, To::Arena(_)) || q.shape.n_tokens != k.shape.n_tokens || k.shape.n_tokens != v.shape.n_tokens
+        {
             return Ok(false);
         }
         let (mut bindings, mut all, mut kinds, mut n) = (Bindings::default(), Vec::new(), [0; 3], 0);
@@ -285,7 +286,9 @@ impl Compiler<'_> {
         let subgroup = self.target.device.abilities.subgroup.unwrap_or(0) as usize;
         // Its rows must be counted from where the keys and values begin.
         let stores = |rows: &Rows| own.is_none() || (rows.at[0] == 0 && matches!(rows.kind, 1..=3));
-        let aligned = |rows: &Rows| rows.kind != 0 && rows.at[..3].iter().all(|x| x % 8 == 0) && rows.at[3] % 2 == 0;
+        let aligned = |rows: &Rows| {
+            rows.kind != 0 && rows.at[..3].iter().all(|x| x.is_multiple_of(8)) && rows.at[3].is_multiple_of(2)
+        };
         let fits = shape.n_tokens <= FEW_QUERIES
             && v.ne[0] == d
             && [64, 128, 256].contains(&d)
@@ -295,7 +298,7 @@ impl Compiler<'_> {
             && stores(&keys)
             && stores(&values)
             && q.nb[0] == 1
-            && [q.at, q.nb[1], q.nb[2]].iter().all(|x| x % 4 == 0);
+            && [q.at, q.nb[1], q.nb[2]].iter().all(|x| x.is_multiple_of(4));
         if !fits {
             return Ok(false);
         }
@@ -305,7 +308,8 @@ impl Compiler<'_> {
         let memory = self.target.device.abilities.workgroup_memory as usize;
         let threads = if 256 * 32 * heads + 8192 <= memory { 256 } else { 128 };
         let blocks = n_kv * group.div_ceil(heads);
-        let mut parts = (FEW_BUSY / (blocks * shape.n_tokens)).min(n_rows.div_ceil(threads * 32 / d)).clamp(1, MAX_PARTS);
+        let mut parts =
+            (FEW_BUSY / (blocks * shape.n_tokens)).min(n_rows.div_ceil(threads * 32 / d)).clamp(1, MAX_PARTS);
         if blocks * shape.n_tokens > crate::backend::gpu::COUNTERS {
             parts = 1;
         }

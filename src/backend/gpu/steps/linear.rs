@@ -152,17 +152,16 @@ impl Compiler<'_> {
         };
         let resident = self.weights_of(weight).matrix(weight)?;
         let (k, n_x) = (x.ne[0], x.n_rows());
-        let mut acts =
-            Activations {
-                k,
-                n: n_x,
-                at: self.contiguous(inputs[1])? as usize,
-                bytes: 0,
-                scales: 0,
-                halves: 0,
-                squares: 0,
-                eps: 0.0,
-            };
+        let mut acts = Activations {
+            k,
+            n: n_x,
+            at: self.contiguous(inputs[1])? as usize,
+            bytes: 0,
+            scales: 0,
+            halves: 0,
+            squares: 0,
+            eps: 0.0,
+        };
         let fast = k.is_multiple_of(UNIT) && is_fast(resident.dtype);
         if fast {
             acts.bytes = self.take_scratch(n_x * k / 4);
@@ -278,13 +277,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn dispatch(
-        &mut self,
-        group: &[(&Product, &Part)],
-        x: Activations,
-        fast: bool,
-        beside: Beside,
-    ) -> Result<()> {
+    fn dispatch(&mut self, group: &[(&Product, &Part)], x: Activations, fast: bool, beside: Beside) -> Result<()> {
         let Beside { gated, experts, hand } = beside;
         let (first, part) = group[0];
         let mut params = Params::default();
@@ -397,7 +390,11 @@ impl Team {
         if gated || lanes < 32 || rows.div_ceil(32) > 256 {
             return team;
         }
-        if units >= 128 { Team { threads: 1024, rows: 4, split: 4, ..team } } else { Team { rows: 4, split: 2, ..team } }
+        if units >= 128 {
+            Team { threads: 1024, rows: 4, split: 4, ..team }
+        } else {
+            Team { rows: 4, split: 2, ..team }
+        }
     }
 
     /// Rows of a workgroup: whole blocks of 32, as which results are handed on.

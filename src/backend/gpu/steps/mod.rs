@@ -131,7 +131,17 @@ impl<'a> Compiler<'a> {
             .zip(&outputs)
             .map(|(id, &at)| (at as u32, plan.graph.value(*id).n_elements()))
             .collect();
-        Compiler { target, plan, program, outputs, scratch_base: next, scratch: next, most: next, step: 0, hands: Default::default() }
+        Compiler {
+            target,
+            plan,
+            program,
+            outputs,
+            scratch_base: next,
+            scratch: next,
+            most: next,
+            step: 0,
+            hands: Default::default(),
+        }
     }
 
     fn value(&self, id: ValueId) -> &'a Value {
