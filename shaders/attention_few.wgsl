@@ -54,6 +54,7 @@ var<workgroup> arrived: u32;
 
 @group(0) @binding(6) var<storage, read_write> counters: array<atomic<u32>>;
 
+// Rows that a token sees, and the first word of their bits: none, if it sees them all.
 struct Visible {
     start: u32,
     end: u32,
@@ -63,7 +64,9 @@ struct Visible {
 // The mask buffer: per mask eight words (offsets of its rows, words, row positions, token positions), then their data.
 fn visible_rows(t: u32) -> Visible {
     let at = constants[p.out.w * 8u] + 4u * t;
-    return Visible(constants[at], constants[at + 1u], constants[at + 2u]);
+    let bits = constants[at + 2u];
+    let word = constants[p.out.w * 8u + 1u] + 2u * bits;
+    return Visible(constants[at], constants[at + 1u], select(word, bits, bits == 0xffffffffu));
 }
 
 fn sees(v: Visible, row: u32) -> bool {
@@ -74,7 +77,7 @@ fn sees(v: Visible, row: u32) -> bool {
         return true;
     }
     let i = row - (v.start & ~63u);
-    return ((constants[constants[p.out.w * 8u + 1u] + 2u * v.bits + i / 32u] >> (i & 31u)) & 1u) == 1u;
+    return ((constants[v.bits + i / 32u] >> (i & 31u)) & 1u) == 1u;
 }
 
 fn slope(h: u32) -> f32 {
