@@ -54,6 +54,7 @@ var<workgroup> arrived: u32;
 
 @group(0) @binding(6) var<storage, read_write> counters: array<atomic<u32>>;
 
+// Rows that a token sees, and the first word of their bits: none, if it sees them all.
 struct Visible {
     start: u32,
     end: u32,
@@ -63,7 +64,9 @@ struct Visible {
 // The mask buffer: per mask eight words (offsets of its rows, words, row positions, token positions), then their data.
 fn visible_rows(t: u32) -> Visible {
     let at = constants[p.out.w * 8u] + 4u * t;
-    return Visible(constants[at], constants[at + 1u], constants[at + 2u]);
+    let bits = constants[at + 2u];
+    let word = constants[p.out.w * 8u + 1u] + 2u * bits;
+    return Visible(constants[at], constants[at + 1u], select(word, bits, bits == 0xffffffffu));
 }
 
 fn sees(v: Visible, row: u32) -> bool {
@@ -74,7 +77,7 @@ fn sees(v: Visible, row: u32) -> bool {
         return true;
     }
     let i = row - (v.start & ~63u);
-    return ((constants[constants[p.out.w * 8u + 1u] + 2u * v.bits + i / 32u] >> (i & 31u)) & 1u) == 1u;
+    return ((constants[v.bits + i / 32u] >> (i & 31u)) & 1u) == 1u;
 }
 
 fn slope(h: u32) -> f32 {
@@ -182,6 +185,13 @@ fn main(
     let lane = lid % LANES;
     let team = lid / LANES;
 
+    // Position and rows are asked for before anybody waits for the mask.
+    var own = Rows(0xffffffffu, 0xffffffffu);
+    if OWN == 1u {
+        own = own_rows();
+        find_turns(lane, i32(arena_word(p.rope.z)));
+    }
+
     // This part's share, in whole steps of all teams.
     let visible = visible_rows(t);
     let n = max(visible.end, visible.start) - visible.start;
@@ -194,10 +204,7 @@ fn main(
     let start = visible.start + group.z * rows;
     let end = min(visible.end, start + rows);
 
-    find_turns(lane);
-    var own = Rows(0xffffffffu, 0xffffffffu);
     if OWN == 1u {
-        own = own_rows();
         if group.z == 0u && team == 0u {
             store_unseen(own, kv, visible, lane, place);
         }
@@ -372,6 +379,10 @@ fn factor(part: u32, h: u32, n: u32) -> f32 {
     return select(0.0, stats[min(part, n - 1u) * HEADS + h].x, part < n);
 }
 
+fn part4(at: u32, part: u32, n: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(arena[at + min(part, n - 1u) * WORDS]);
+}
+
 // Sums of the parts; every side leaves its own in `sums`.
 fn join_parts(block: u32, used: u32, lid: u32) {
     for (var i = lid; i < WORDS * SIDES; i += WG) {
@@ -379,15 +390,20 @@ fn join_parts(block: u32, used: u32, lid: u32) {
         let h = word / (D / 4u);
         var x = vec4(0.0);
         let at = (p.out.y + block * p.ne.w * RESULTS) / 4u + word;
-        for (var part = i / WORDS; part < used; part += 4u * SIDES) {
-            // Four at a time; those beyond the last are multiplied by nothing.
-            let last = used - 1u;
-            let x0 = bitcast<vec4<f32>>(arena[at + part * WORDS]);
-            let x1 = bitcast<vec4<f32>>(arena[at + min(part + SIDES, last) * WORDS]);
-            let x2 = bitcast<vec4<f32>>(arena[at + min(part + 2u * SIDES, last) * WORDS]);
-            let x3 = bitcast<vec4<f32>>(arena[at + min(part + 3u * SIDES, last) * WORDS]);
+        for (var part = i / WORDS; part < used; part += 8u * SIDES) {
+            // Eight at a time; those beyond the last are multiplied by nothing.
+            let x0 = part4(at, part, used);
+            let x1 = part4(at, part + SIDES, used);
+            let x2 = part4(at, part + 2u * SIDES, used);
+            let x3 = part4(at, part + 3u * SIDES, used);
+            let x4 = part4(at, part + 4u * SIDES, used);
+            let x5 = part4(at, part + 5u * SIDES, used);
+            let x6 = part4(at, part + 6u * SIDES, used);
+            let x7 = part4(at, part + 7u * SIDES, used);
             x += factor(part, h, used) * x0 + factor(part + SIDES, h, used) * x1
-                + factor(part + 2u * SIDES, h, used) * x2 + factor(part + 3u * SIDES, h, used) * x3;
+                + factor(part + 2u * SIDES, h, used) * x2 + factor(part + 3u * SIDES, h, used) * x3
+                + factor(part + 4u * SIDES, h, used) * x4 + factor(part + 5u * SIDES, h, used) * x5
+                + factor(part + 6u * SIDES, h, used) * x6 + factor(part + 7u * SIDES, h, used) * x7;
         }
         sums[i] = x;
     }

@@ -18,11 +18,10 @@ fn find_turn(i: u32, lane: u32, pairs: u32, pos: i32) -> vec2<f32> {
 }
 
 // Prepares `turns` for the token's position.
-fn find_turns(lane: u32) {
-    if OWN == 0u || p.rope.y == 0u {
+fn find_turns(lane: u32, pos: i32) {
+    if p.rope.y == 0u {
         return;
     }
-    let pos = i32(arena_word(p.rope.z));
     let n = p.rope.x / 2u;
     let z0 = find_turn(0u, lane, n, pos);
     let z1 = find_turn(1u, lane, n, pos);

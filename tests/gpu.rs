@@ -614,6 +614,9 @@ fn states_come_back_and_keys_shift() {
     }
 }
 
+/// Results by their names.
+type Found = Arc<std::sync::Mutex<Vec<(String, Vec<f32>)>>>;
+
 #[test]
 fn contexts_on_one_device_from_several_threads() {
     let folder = tempfile::tempdir().unwrap();
@@ -634,7 +637,7 @@ fn contexts_on_one_device_from_several_threads() {
 /// Every result of a model by name, as an evaluation callback sees it.
 fn seen(model: &Arc<Model>, setup: &Setup, backend: BackendKind) -> Vec<(String, Vec<f32>)> {
     let mut engine = Ours::try_new(model, setup, backend).unwrap();
-    let found: Arc<std::sync::Mutex<Vec<(String, Vec<f32>)>>> = Arc::default();
+    let found: Found = Arc::default();
     let to = found.clone();
     engine.0.set_eval_callback(Some(Box::new(move |graph, seen| {
         if let Seen::Shows(id, bytes) = seen {

@@ -294,7 +294,9 @@ impl Compiler<'_> {
         let subgroup = self.target.device.abilities.subgroup.unwrap_or(0) as usize;
         // Its rows must be counted from where the keys and values begin.
         let stores = |rows: &Rows| own.is_none() || (rows.at[0] == 0 && matches!(rows.kind, 1..=3));
-        let aligned = |rows: &Rows| rows.kind != 0 && rows.at[..3].iter().all(|x| x % 8 == 0) && rows.at[3] % 2 == 0;
+        let aligned = |rows: &Rows| {
+            rows.kind != 0 && rows.at[..3].iter().all(|x| x.is_multiple_of(8)) && rows.at[3].is_multiple_of(2)
+        };
         let fits = shape.n_tokens <= FEW_QUERIES
             && v.ne[0] == d
             && [64, 128, 256].contains(&d)
@@ -304,7 +306,7 @@ impl Compiler<'_> {
             && stores(&keys)
             && stores(&values)
             && q.nb[0] == 1
-            && [q.at, q.nb[1], q.nb[2]].iter().all(|x| x % 4 == 0);
+            && [q.at, q.nb[1], q.nb[2]].iter().all(|x| x.is_multiple_of(4));
         if !fits {
             return Ok(false);
         }

@@ -115,7 +115,8 @@ impl Compiler<'_> {
             }
             (source, source.nb[1])
         };
-        let fits = source.space == ARENA && source.nb[0] == 1 && source.at % 4 == 0 && stride % 4 == 0;
+        let fits =
+            source.space == ARENA && source.nb[0] == 1 && source.at.is_multiple_of(4) && stride.is_multiple_of(4);
         Ok(fits.then_some([source.at, stride]))
     }
 
