@@ -117,16 +117,6 @@ fn main(
     var most = NONE;
     var total = 0.0;
 
-    var k_next: array<Half8, K_MOVES>;
-    var v_next: array<Half8, V_MOVES>;
-    for (var i = 0u; i < K_MOVES; i += 1u) {
-        let j = i * WG + lid;
-        k_next[i] = key8(p.k.x + kv * p.k.y + min(start + j / K_UNITS, last) * p.k.z + j % K_UNITS * 8u, p.k.w);
-    }
-    for (var i = 0u; i < V_MOVES; i += 1u) {
-        let j = i * WG + lid;
-        v_next[i] = value8(p.v.x + kv * p.v.y + min(start + j / V_UNITS, last) * p.v.z + j % V_UNITS * 8u, p.v.w);
-    }
     workgroupBarrier();
 
     var q0 = coopLoadT<Left>(&queries[first * K_LINE], K_LINE);
@@ -170,30 +160,20 @@ fn main(
         for (var i = 0u; i < K_MOVES; i += 1u) {
             let j = i * WG + lid;
             if j < KEYS * K_UNITS {
-                keys[j / K_UNITS * K_LINE + j % K_UNITS * 2u] = k_next[i].a;
-                keys[j / K_UNITS * K_LINE + j % K_UNITS * 2u + 1u] = k_next[i].b;
+                let x = key8(p.k.x + kv * p.k.y + min(base + j / K_UNITS, last) * p.k.z + j % K_UNITS * 8u, p.k.w);
+                keys[j / K_UNITS * K_LINE + j % K_UNITS * 2u] = x.a;
+                keys[j / K_UNITS * K_LINE + j % K_UNITS * 2u + 1u] = x.b;
             }
         }
         for (var i = 0u; i < V_MOVES; i += 1u) {
             let j = i * WG + lid;
             if j < KEYS * V_UNITS {
-                values[j / V_UNITS * V_LINE + j % V_UNITS * 2u] = v_next[i].a;
-                values[j / V_UNITS * V_LINE + j % V_UNITS * 2u + 1u] = v_next[i].b;
+                let x = value8(p.v.x + kv * p.v.y + min(base + j / V_UNITS, last) * p.v.z + j % V_UNITS * 8u, p.v.w);
+                values[j / V_UNITS * V_LINE + j % V_UNITS * 2u] = x.a;
+                values[j / V_UNITS * V_LINE + j % V_UNITS * 2u + 1u] = x.b;
             }
         }
         workgroupBarrier();
-        if base + KEYS < end {
-            for (var i = 0u; i < K_MOVES; i += 1u) {
-                let j = i * WG + lid;
-                let r = min(base + KEYS + j / K_UNITS, last);
-                k_next[i] = key8(p.k.x + kv * p.k.y + r * p.k.z + j % K_UNITS * 8u, p.k.w);
-            }
-            for (var i = 0u; i < V_MOVES; i += 1u) {
-                let j = i * WG + lid;
-                let r = min(base + KEYS + j / V_UNITS, last);
-                v_next[i] = value8(p.v.x + kv * p.v.y + r * p.v.z + j % V_UNITS * 8u, p.v.w);
-            }
-        }
         let seen = visible(mine, base);
         if subgroupAny(seen != 0u) {
             var s0 = Sums();

@@ -614,9 +614,6 @@ fn states_come_back_and_keys_shift() {
     }
 }
 
-/// Results by their names.
-type Found = Arc<std::sync::Mutex<Vec<(String, Vec<f32>)>>>;
-
 #[test]
 fn contexts_on_one_device_from_several_threads() {
     let folder = tempfile::tempdir().unwrap();
@@ -634,10 +631,13 @@ fn contexts_on_one_device_from_several_threads() {
     });
 }
 
+/// Results by name.
+type Named = Vec<(String, Vec<f32>)>;
+
 /// Every result of a model by name, as an evaluation callback sees it.
-fn seen(model: &Arc<Model>, setup: &Setup, backend: BackendKind) -> Vec<(String, Vec<f32>)> {
+fn seen(model: &Arc<Model>, setup: &Setup, backend: BackendKind) -> Named {
     let mut engine = Ours::try_new(model, setup, backend).unwrap();
-    let found: Found = Arc::default();
+    let found: Arc<std::sync::Mutex<Named>> = Arc::default();
     let to = found.clone();
     engine.0.set_eval_callback(Some(Box::new(move |graph, seen| {
         if let Seen::Shows(id, bytes) = seen {

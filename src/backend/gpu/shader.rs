@@ -123,11 +123,8 @@ impl Kernel {
             ),
             "matmul" => (WORDS, vec![wgsl!("matmul"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation")]),
             "matmul_coop" => {
-                let weights = match (self.format, constant("EXPANDED")) {
-                    (Some(_), _) => wgsl!("weights/format"),
-                    (None, Some(0)) => wgsl!("weights/half"),
-                    (None, _) => wgsl!("weights/arena"),
-                };
+                let expanded = constant("EXPANDED") == Some(1);
+                let weights = if expanded { wgsl!("weights/arena") } else { wgsl!("weights/half") };
                 (WIDE, vec![wgsl!("matmul_coop"), weights, wgsl!("matrix"), wgsl!("activation")])
             }
             other => return Err(Error::Internal(format!("no kernel {other}"))),
@@ -269,7 +266,6 @@ pub fn compositions() -> Vec<Kernel> {
         let of =
             |name, constants: &[(&'static str, u32)]| Kernel { format: Some(format), ..Kernel::plain(name, constants) };
         all.extend(["get_rows", "matmul", "expand"].map(|name| of(name, &[])));
-        all.push(of("matmul_coop", &[u("TOKEN_TEAMS", 1), u("ROW_TEAMS", 4), u("EXPANDED", 0)]));
         for subgroup in [None, Some(8), Some(32)] {
             let sizes = [u("WG", 64), u("ROWS", 4)];
             all.push(Kernel { subgroup, ..of("matvec", &sizes) });

@@ -307,10 +307,11 @@ impl Compiler<'_> {
             && stores(&values)
             && q.nb[0] == 1
             && [q.at, q.nb[1], q.nb[2]].iter().all(|x| x.is_multiple_of(4));
-        if !fits {
+        let group = shape.n_head / n_kv;
+        // Cooperative matrices are quicker from a few tokens on: sequences that do not see each other's rows share the loads.
+        if !fits || self.coop_tile(&q, group, shape.n_tokens, [d, v.ne[0]]).is_some() {
             return Ok(false);
         }
-        let group = shape.n_head / n_kv;
         let heads = group.next_power_of_two().min(4);
         // Teams leave `heads` sums of `d` in the workgroup's memory: 32 words a thread and head.
         let memory = self.target.device.abilities.workgroup_memory as usize;

@@ -1,6 +1,5 @@
 //! Products of many tokens by cooperative matrices. Activations become halves once for all products over them. Weights of
-//! other types than f16 become halves on their way into a tile where one tile has all tokens; else slab by slab, each of which
-//! is multiplied while it is still in the cache.
+//! other types than f16 become halves slab by slab.
 
 use super::linear::FEW;
 use super::*;
@@ -15,8 +14,8 @@ const DEPTH: usize = 64;
 /// Elements that become halves at a time.
 const PIECE: usize = 8;
 
-/// Elements of a slab: 64 MiB of halves.
-const SLAB: usize = 32 << 20;
+/// Elements of a slab, 256 MiB of halves: smaller ones make grids that leave more of a device idle at their ends.
+const SLAB: usize = 128 << 20;
 
 /// Tokens and rows of a subgroup of `matmul_coop`.
 const TEAM: [usize; 2] = [64, 32];
@@ -65,18 +64,14 @@ struct Segment<'a> {
 enum Form {
     /// They are halves, with nothing to be padded.
     Half,
-    /// They become halves on their way.
-    Format,
     /// They are expanded before.
     Expanded,
 }
 
 impl Form {
-    fn of(weight: &Resident, k: usize, n: usize) -> Form {
-        let whole = k.is_multiple_of(DEPTH);
+    fn of(weight: &Resident, k: usize) -> Form {
         match weight.dtype {
-            DType::F16 if whole => Form::Half,
-            _ if whole && n <= TOKEN_TEAMS * TEAM[0] => Form::Format,
+            DType::F16 if k.is_multiple_of(DEPTH) => Form::Half,
             _ => Form::Expanded,
         }
     }
@@ -106,7 +101,7 @@ impl Segment<'_> {
     /// Whether a dispatch can have both.
     fn goes_with(&self, other: &Segment) -> bool {
         let bias = |s: &Segment| s.product.bias.as_ref().map(|b| b.buffer.clone());
-        let same = self.product.weight.dtype == other.product.weight.dtype && self.part.buffer == other.part.buffer;
+        let same = self.part.buffer == other.part.buffer;
         self.form == other.form
             && (self.form == Form::Expanded || same)
             && self.product.act == other.product.act
@@ -156,7 +151,7 @@ impl Compiler<'_> {
                 to
             }
         };
-        let segments: Vec<Segment> = products.iter().flat_map(|p| segments(p, k, n)).collect();
+        let segments: Vec<Segment> = products.iter().flat_map(|p| segments(p, k)).collect();
         let expanded = segments.iter().filter(|s| s.form == Form::Expanded);
         let slab = expanded.map(|s| s.rows * padded).sum::<usize>();
         let slab = slab.min(SLAB.max(padded));
@@ -278,8 +273,8 @@ impl Compiler<'_> {
         let parts = (BUSY / (grid[0] * grid[1])).clamp(1, MAX_PARTS).min(steps.div_ceil(MIN_STEPS));
         let share = steps.div_ceil(parts);
         let parts = steps.div_ceil(share);
-        let sizes: Vec<usize> = group.iter().map(|s| (s.rows * n).next_multiple_of(ALIGN)).collect();
-        let all: usize = sizes.iter().sum();
+        let size = |s: &Segment| (s.rows * n).next_multiple_of(ALIGN);
+        let all: usize = group.iter().map(size).sum();
         let scratch = self.scratch;
         let partial = if parts > 1 { self.take_scratch(parts * all) } else { 0 };
         let mut params = Params::default();
@@ -294,7 +289,6 @@ impl Compiler<'_> {
                 Form::Half => {
                     params.u(&[planes[0] / 2 + 2 * word(s.first * weight.blocks)?, 0, 0, 0, 2 * word(weight.blocks)?])
                 }
-                Form::Format => params.u(&planes).u(&[word(weight.blocks)?]),
                 Form::Expanded => {
                     self.expand(s, k, at)?;
                     let first = at;
@@ -307,7 +301,7 @@ impl Compiler<'_> {
                 1 => params.u(&[s.to()?, s.bias(), word(s.product.stride)?, s.residual(), 0, 0]),
                 _ => params.u(&[word(partial_at)?, 0, word(s.rows)?, 0, 0, 0]),
             };
-            partial_at += sizes[i];
+            partial_at += size(s);
         }
         let first = &group[0];
         let act = if parts > 1 { 0 } else { first.product.act };
@@ -323,9 +317,7 @@ impl Compiler<'_> {
             state: Bound::Arena,
             ..match first.form {
                 Form::Expanded => Bindings { state_v: Bound::Arena, ..Bindings::default() },
-                Form::Half | Form::Format => {
-                    Bindings { weights: Bound::Buffer(first.part.buffer.clone()), ..Bindings::default() }
-                }
+                Form::Half => Bindings { weights: Bound::Buffer(first.part.buffer.clone()), ..Bindings::default() },
             }
         };
         let constants_of = [
@@ -333,18 +325,17 @@ impl Compiler<'_> {
             constant("ROW_TEAMS", word(teams[1])?),
             constant("EXPANDED", u32::from(first.form == Form::Expanded)),
         ];
-        let format = (first.form == Form::Format).then_some(first.product.weight.dtype);
-        let kernel = Kernel { format, ..Kernel::plain("matmul_coop", &constants_of) };
+        let kernel = Kernel::plain("matmul_coop", &constants_of);
         self.add(kernel, bindings, params, [grid[0], grid[1], parts])?;
         let mut partial_at = partial;
-        for (s, size) in group.iter().zip(sizes).filter(|_| parts > 1) {
+        for s in group.iter().filter(|_| parts > 1) {
             let params = Params::default()
                 .u(&[word(s.rows)?, word(n)?, word(parts)?, word(all)?])
                 .u(&[word(partial_at)?, s.to()?, word(s.product.stride)?, s.product.act])
                 .u(&[s.bias(), s.residual(), 0, 0]);
             let bindings = Bindings { constants: constants.clone(), ..Bindings::default() };
             self.add(Kernel::plain("parts", &[]), bindings, params, grid_of((s.rows * n).div_ceil(256)))?;
-            partial_at += size;
+            partial_at += size(s);
         }
         self.scratch = scratch;
         Ok(())
@@ -366,10 +357,10 @@ impl Compiler<'_> {
 }
 
 /// The segments of a product: those to be expanded are no larger than a slab.
-fn segments(product: &Product, k: usize, n: usize) -> Vec<Segment<'_>> {
-    let form = Form::of(&product.weight, k, n);
+fn segments(product: &Product, k: usize) -> Vec<Segment<'_>> {
+    let form = Form::of(&product.weight, k);
     let most = match form {
-        Form::Half | Form::Format => usize::MAX,
+        Form::Half => usize::MAX,
         Form::Expanded => (SLAB / k.next_multiple_of(DEPTH) / 128 * 128).clamp(1, MAX_GRID),
     };
     let mut all = Vec::new();
