@@ -196,8 +196,9 @@ impl Compiler<'_> {
         })
     }
 
-    /// Activations to bytes, normalized first if asked.
-    fn quantize(&mut self, norm: Option<ValueId>, x: Activations) -> Result<()> {
+    /// What a kernel that normalizes rows first takes: the norm's kind, and where its weights and biases lie in their bindings;
+    /// its epsilon. Nothing for no norm.
+    pub(super) fn norm_first(&self, norm: Option<ValueId>) -> Result<(Bindings, [u32; 4], f32)> {
         let mut bindings = Bindings::default();
         let (mut how, mut eps) = ([0; 4], 0.0);
         if let Some(norm) = norm {
@@ -217,6 +218,12 @@ impl Compiler<'_> {
                 how[1 + i] = v.at + 1;
             }
         }
+        Ok((bindings, how, eps))
+    }
+
+    /// Activations to bytes, normalized first if asked.
+    fn quantize(&mut self, norm: Option<ValueId>, x: Activations) -> Result<()> {
+        let (bindings, how, eps) = self.norm_first(norm)?;
         let params = Params::default()
             .u(&[word(x.k)?, word(x.at)?, word(x.bytes)?, word(x.scales)?])
             .u(&how)

@@ -5,7 +5,6 @@ use super::linear::FEW;
 use super::*;
 use crate::backend::gpu::weights::{Part, Resident};
 use crate::graph::fuse::{Linear, Mat};
-use crate::graph::{Norm, NormKind};
 use std::sync::Arc;
 
 /// Elements of a row that `matmul_coop` takes at a time: halves are padded to multiples of it.
@@ -235,25 +234,7 @@ impl Compiler<'_> {
 
     /// Rows to halves, normalized first if asked.
     fn halve(&mut self, norm: Option<ValueId>, [k, n]: [usize; 2], [at, to]: [u32; 2]) -> Result<()> {
-        let mut bindings = Bindings::default();
-        let (mut how, mut eps) = ([0; 4], 0.0);
-        if let Some(norm) = norm {
-            let (op, inputs) = self.op(norm)?;
-            let Op::Norm(Norm { kind, eps: e }) = *op else { return Err(Error::Internal("no norm".into())) };
-            eps = e;
-            how[0] = match kind {
-                NormKind::Rms => 1,
-                NormKind::Layer => 2,
-                NormKind::L2 => 3,
-            };
-            // The kernel reads weights and biases by their slots.
-            for (i, &input) in inputs[1..].iter().enumerate() {
-                let v = self.vector(input)?;
-                let slot = if i == 0 { &mut bindings.weights } else { &mut bindings.constants };
-                *slot = Bound::Buffer(v.buffer);
-                how[1 + i] = v.at + 1;
-            }
-        }
+        let (bindings, how, eps) = self.norm_first(norm)?;
         let params = Params::default().u(&[word(k)?, at, to, 0]).u(&how).u(&[
             eps.to_bits(),
             0,
