@@ -21,9 +21,9 @@ const MANY_TOKENS: usize = 48;
 
 /// Bytes of weights per item when one token is computed, which memory bounds: long streams are read faster, as the hardware
 /// fetches ahead in each of them.
-const STREAM_BYTES: usize = 128 << 10;
+const STREAM_BYTES: usize = 256 << 10;
 /// Bytes of weights per item when few tokens are computed.
-const ITEM_BYTES: usize = 64 << 10;
+const ITEM_BYTES: usize = 128 << 10;
 
 /// Whether a weight is multiplied by integer kernels.
 pub fn takes_blocks(w: &Value, address: usize) -> bool {
