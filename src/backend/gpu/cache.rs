@@ -23,7 +23,7 @@ impl DiskCache {
         let file = std::fs::read(&path).unwrap_or_default();
         let data = checked(&file);
         if data.is_none() && !file.is_empty() {
-            log::warn!("{} is damaged or of another version: pipelines are compiled anew", path.display());
+            log::info!("{} is damaged or of another version: pipelines are compiled anew", path.display());
         }
         // SAFETY: `save` wrote these bytes, as the checksum shows, from what a driver gave; wgpu compares which driver.
         let pipelines = unsafe {
