@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// See the module.
 pub struct Lab {
@@ -30,6 +30,8 @@ pub struct Lab {
     pub data: PathBuf,
     /// Where models are made.
     pub made: PathBuf,
+    /// When nothing new is begun any more.
+    pub end: Option<Instant>,
 }
 
 /// A model file; removed when it is dropped, if it was made for the purpose.
@@ -54,6 +56,13 @@ impl Lab {
             return Repeat { min: 1, max: 2, time: Duration::from_secs_f64(0.05 * seconds), cv: STEADY_CV };
         }
         Repeat { min: 5, max: 40, time: Duration::from_secs_f64(seconds), cv: STEADY_CV }
+    }
+
+    /// How much of a long measurement there is time for.
+    #[cfg(feature = "gpu")]
+    pub fn spare(&self, wanted: Duration) -> Duration {
+        let left = self.end.map_or(wanted, |end| end.saturating_duration_since(Instant::now()) / 2);
+        if self.quick { Duration::from_secs(3) } else { wanted.min(left) }
     }
 
     /// SmolLM2-135M-Instruct, Q4_1.
@@ -108,6 +117,9 @@ impl Lab {
     pub fn probe(&self, what: &str, path: &Path, numbers: &[usize]) -> Result<Value> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--probe").arg(what).arg(path).arg(self.n_threads.to_string());
+        if what == "gpu-time" {
+            command.env("INFER_GPU_PROFILE", "runs");
+        }
         command.args(numbers.iter().map(ToString::to_string));
         let output = command.output()?;
         if !output.status.success() {

@@ -69,6 +69,11 @@ impl Offload {
         &[]
     }
 
+    /// Bytes of weights on each adapter, and on the processor.
+    pub fn memory(&self, tensors: &[WeightRef]) -> (Vec<u64>, u64) {
+        (Vec::new(), tensors.iter().map(|w| w.bytes().len() as u64).sum())
+    }
+
     /// # Errors
     /// Always: there is none.
     pub fn backend(&self, n_threads: usize, _offload_kqv: bool) -> Result<Box<dyn Backend>> {
@@ -158,6 +163,14 @@ impl Offload {
     /// The numbers of the adapters that hold layers.
     pub fn adapters(&self) -> &[usize] {
         &self.adapters
+    }
+
+    /// Bytes of weights on each adapter, and on the processor.
+    pub fn memory(&self, tensors: &[WeightRef]) -> (Vec<u64>, u64) {
+        let cpu = self.adapters.len();
+        let stays = |w: &&WeightRef| self.layers.devices_of(&w.name, tensors).contains(&cpu);
+        let on_cpu = tensors.iter().filter(stays).map(|w| w.bytes().len() as u64).sum();
+        (self.weights.iter().map(|w| w.size()).collect(), on_cpu)
     }
 
     /// A backend for a context; without `offload_kqv` caches, and attention over them, stay on the processor.
