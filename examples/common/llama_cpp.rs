@@ -239,9 +239,21 @@ impl Session<'_> {
     /// Computes one token for each of the sequences 0, 1, ..., all at position `pos`, with logits.
     pub fn decode_seqs(&mut self, tokens: &[i32], pos: i32) -> Result<()> {
         let n = tokens.len();
-        let mut token = tokens.to_vec();
-        let (mut pos, mut n_seq_id, mut marks) = (vec![pos; n], vec![1; n], vec![1i8; n]);
-        let mut seqs: Vec<i32> = (0..n as i32).collect();
+        self.decode_at(tokens, (0..n as i32).collect(), vec![pos; n], vec![1; n])
+    }
+
+    /// Computes tokens of sequence `seq` from position `pos` on, with logits of the last.
+    pub fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: i32) -> Result<()> {
+        let n = tokens.len();
+        let mut marks = vec![0; n];
+        *marks.last_mut().ok_or("no tokens")? = 1;
+        self.decode_at(tokens, vec![seq; n], (pos..pos + n as i32).collect(), marks)
+    }
+
+    fn decode_at(&mut self, tokens: &[i32], seqs: Vec<i32>, pos: Vec<i32>, marks: Vec<i8>) -> Result<()> {
+        let n = tokens.len();
+        let (mut token, mut n_seq_id) = (tokens.to_vec(), vec![1; n]);
+        let (mut seqs, mut pos, mut marks) = (seqs, pos, marks);
         let mut seq_id: Vec<*mut i32> = seqs.iter_mut().map(std::ptr::from_mut).collect();
         self.decode_batch(Batch {
             n_tokens: n as i32,

@@ -203,7 +203,7 @@ const QUALITY: [Row; 50] = [
 pub fn unmeasured(id: &str, why: &str) -> Entry {
     let groups = [("Capabilities", &CAPABILITIES[..]), ("GPU", &GPU_ROWS[..]), ("Quality", &QUALITY[..])];
     let mut all = groups.iter().flat_map(|(group, rows)| rows.iter().map(move |row| (*group, row)));
-    let (group, name) = all.find(|(_, row)| row.0 == id).map_or(("GPU", ""), |(group, row)| (group, row.1));
+    let (group, name) = all.find(|(_, row)| id.starts_with(row.0)).map_or(("GPU", ""), |(group, row)| (group, row.1));
     Entry::new(id, group, name).note(why)
 }
 

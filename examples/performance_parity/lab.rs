@@ -140,6 +140,8 @@ pub trait Engine {
     fn decode(&mut self, tokens: &[i32], all: bool) -> Result<()>;
     /// Computes one token for each of the sequences 0, 1, ... at one position.
     fn decode_seqs(&mut self, tokens: &[i32], pos: i32) -> Result<()>;
+    /// Computes tokens of one sequence from a position on.
+    fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: usize) -> Result<()>;
     /// Removes what a sequence holds from a position on.
     fn truncate(&mut self, seq: i32, from: usize) -> Result<()>;
     /// Lets another sequence share what sequence 0 holds.
@@ -166,14 +168,6 @@ impl Ours {
     pub fn exact(model: &Arc<Model>, params: ContextParams) -> Result<Ours> {
         Ours::new(model, &ContextParams { backend: BackendKind::Reference, ..params })
     }
-
-    /// Computes tokens of one sequence from a position on.
-    pub fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: usize) -> Result<()> {
-        let pos: Vec<i32> = (0..tokens.len()).map(|i| (pos + i) as i32).collect();
-        let mut seqs = SeqIds::default();
-        tokens.iter().for_each(|_| seqs.push(&[seq]));
-        Ok(self.0.decode(&Batch::new(tokens.len(), Some(tokens), None, 0)?.with_pos(&pos)?.with_seq_ids(&seqs)?)?)
-    }
 }
 
 impl Engine for Ours {
@@ -191,6 +185,13 @@ impl Engine for Ours {
         (0..tokens.len() as i32).for_each(|seq| seqs.push(&[seq]));
         let batch = Batch::new(tokens.len(), Some(tokens), None, 0)?;
         Ok(self.0.decode(&batch.with_pos(&pos)?.with_seq_ids(&seqs)?.with_logits(&marks)?)?)
+    }
+
+    fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: usize) -> Result<()> {
+        let pos: Vec<i32> = (0..tokens.len()).map(|i| (pos + i) as i32).collect();
+        let mut seqs = SeqIds::default();
+        tokens.iter().for_each(|_| seqs.push(&[seq]));
+        Ok(self.0.decode(&Batch::new(tokens.len(), Some(tokens), None, 0)?.with_pos(&pos)?.with_seq_ids(&seqs)?)?)
     }
 
     fn truncate(&mut self, seq: i32, from: usize) -> Result<()> {
@@ -215,6 +216,10 @@ impl Engine for Session<'_> {
 
     fn decode_seqs(&mut self, tokens: &[i32], pos: i32) -> Result<()> {
         Session::decode_seqs(self, tokens, pos)
+    }
+
+    fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: usize) -> Result<()> {
+        Session::decode_on(self, seq, tokens, pos as i32)
     }
 
     fn truncate(&mut self, seq: i32, from: usize) -> Result<()> {

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::lab::{Engine, Ours, tokens};
 use infer::backend::Backend;
 use infer::backend::gpu::Gpu;
-use infer::backend::gpu::device::{Adapter, AdapterKind, Device, adapters, default_adapter};
+use infer::backend::gpu::device::{Adapter, AdapterKind, Device, default_adapter};
 use infer::backend::gpu::memory::DeviceMemory;
 use infer::backend::gpu::weights::Weights;
 use infer::context::ContextParams;
@@ -31,11 +31,8 @@ pub struct Card {
 impl Card {
     /// The GPU that the library would take, or why there is none.
     pub fn find() -> std::result::Result<Card, String> {
-        match default_adapter() {
-            Some(adapter) => Ok(Card { adapter, software: adapter.kind == AdapterKind::Software }),
-            None if adapters().is_empty() => Err("no GPU: the system has no adapter".into()),
-            None => Err(format!("no GPU but {} (`INFER_GPU` may name it)", adapters()[0].description)),
-        }
+        let found = default_adapter().map(|a| Card { adapter: a, software: a.kind == AdapterKind::Software });
+        found.ok_or("no GPU (`INFER_GPU` may name an adapter that computes in software)".into())
     }
 
     /// The device, opened.

@@ -17,7 +17,7 @@ use crate::report::Entry;
 use crate::{Case, Result};
 
 /// What is measured together.
-pub const CASES: [Case; 7] = [
+pub const CASES: [Case; 8] = [
     Case {
         rows: &[
             "GPU-001", "GPU-003", "GPU-019", "GPU-020", "GPU-021", "GPU-022", "GPU-023", "GPU-024", "IMP-006",
@@ -43,6 +43,7 @@ pub const CASES: [Case; 7] = [
     },
     Case { rows: &["GPU-010", "GPU-026", "GPU-028"], quick: false, run: |lab| on_gpu(lab, 5) },
     Case { rows: &["GPU-017", "GPU-018"], quick: false, run: |lab| on_gpu(lab, 6) },
+    Case { rows: &["GPU-017-1b", "GPU-018-1b"], quick: false, run: |lab| on_gpu(lab, 7) },
 ];
 
 #[cfg(not(feature = "gpu"))]
@@ -67,7 +68,8 @@ fn on_gpu(lab: &Lab, case: usize) -> Result<Vec<Entry>> {
         3 => models::one_b(lab, &card),
         4 => models::eight_b(lab, &card),
         5 => models::long_and_many(lab),
-        _ => parity::all(lab, &card),
+        6 => parity::of(lab, "8b", CASES[case].rows),
+        _ => parity::of(lab, "1b", CASES[case].rows),
     }?;
     Ok(if card.software { rows.into_iter().map(Entry::unjudged).collect() } else { rows })
 }

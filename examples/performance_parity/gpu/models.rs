@@ -327,7 +327,7 @@ fn sequences(lab: &Lab, model: &Arc<Model>) -> Result<Vec<Entry>> {
         ..params(N_SEQ * (N_SEQ_PROMPT + N_GEN), DType::F16)
     };
     let mut ours = Ours::new(model, &many)?;
-    together(&mut ours, &ids, N_SEQ, 0, N_SEQ_PROMPT)?;
+    prompts(&mut ours, &ids, N_SEQ)?;
     let mut alone = context(model, 512, DType::F16)?;
     alone.decode(&ids[..256], false)?;
     let [all, one, six] = repeat(lab.rounds(6.0), || {
@@ -359,6 +359,12 @@ fn sequences(lab: &Lab, model: &Arc<Model>) -> Result<Vec<Entry>> {
             .value(median(&six) / median(&one), "×")
             .at_most(1.6),
     ])
+}
+
+/// Gives each of `n_seq` sequences a prompt of its own.
+pub fn prompts(engine: &mut dyn Engine, ids: &[i32], n_seq: usize) -> Result<()> {
+    let mut prompts = ids.chunks(N_SEQ_PROMPT).take(n_seq).enumerate();
+    prompts.try_for_each(|(seq, prompt)| engine.decode_on(seq as i32, prompt, 0))
 }
 
 /// Decodes `n` tokens of each of `n_seq` sequences, one each at a time, from position `from` on.

@@ -1,7 +1,7 @@
 //! llama.cpp on the same card: its Vulkan backend takes turns with ours in one process.
 
-use super::device::{ALL, Card, context, load, params};
-use super::models::{N_GEN, N_PROMPT, N_SEQ, N_SEQ_PROMPT, together};
+use super::device::{ALL, context, load, params};
+use super::models::{N_GEN, N_PROMPT, N_SEQ, N_SEQ_PROMPT, prompts, together};
 use crate::Result;
 use crate::lab::{Engine, Lab, Ours, beside, tokens};
 use crate::llama_cpp::{LlamaCpp, LlamaModel, SessionParams};
@@ -25,10 +25,10 @@ struct Both<'a> {
     n_vocab: usize,
 }
 
-/// See the module.
-pub fn all(lab: &Lab, _card: &Card) -> Result<Vec<Entry>> {
+/// A preset's shape in both; `ids` are the rows that tell of it.
+pub fn of(lab: &Lab, preset: &str, ids: &[&str]) -> Result<Vec<Entry>> {
     let folder = lab.data.join("reference-vulkan");
-    let why = |why: &str| ["GPU-017", "GPU-018"].map(|id| crate::catalogue::unmeasured(id, why)).to_vec();
+    let why = |why: &str| ids.iter().map(|id| crate::catalogue::unmeasured(id, why)).collect();
     if !folder.exists() {
         return Ok(why("llama.cpp's Vulkan libraries are not there: `tests/fetch.py reference-vulkan`"));
     }
@@ -37,22 +37,18 @@ pub fn all(lab: &Lab, _card: &Card) -> Result<Vec<Entry>> {
         Err(e) => return Ok(why(&format!("llama.cpp's Vulkan libraries: {e}"))),
     };
     let Some(gpu) = library.gpu()? else { return Ok(why("llama.cpp finds no GPU")) };
-    let mut rows = Vec::new();
-    for (preset, name) in [("8b", "8B Q4_K_M"), ("1b", "1B Q4_K_M")] {
-        let file = lab.make(preset, "Q4_K_M")?;
-        let ours = load(&file.path, ALL)?;
-        let n_vocab = ours.hparams()?.n_vocab;
-        let theirs = library.load_on(&file.path, ALL)?;
-        let both = Both { lab, id: preset, name, ours, theirs, n_vocab };
-        rows.extend(short(&both)?);
-        rows.extend(deep(&both)?);
-        for n in [8, N_SEQ] {
-            rows.push(many(&both, n)?);
-        }
+    let file = lab.make(preset, "Q4_K_M")?;
+    let ours = load(&file.path, ALL)?;
+    let n_vocab = ours.hparams()?.n_vocab;
+    let theirs = library.load_on(&file.path, ALL)?;
+    let name = format!("{} Q4_K_M", preset.to_uppercase());
+    let both = Both { lab, id: preset, name: &name, ours, theirs, n_vocab };
+    let mut rows = short(&both)?;
+    rows.extend(deep(&both)?);
+    for n in [8, N_SEQ] {
+        rows.push(many(&both, n)?);
     }
-    if let Some(first) = rows.first_mut() {
-        first.note = format!("{}; llama.cpp computes on {gpu}", first.note).trim_start_matches("; ").into();
-    }
+    rows[0].note = format!("{}; llama.cpp computes on {gpu}", rows[0].note).trim_start_matches("; ").into();
     Ok(rows)
 }
 
@@ -77,7 +73,7 @@ fn short(b: &Both) -> Result<Vec<Entry>> {
         let single = seconds(|| engine.decode_singly(&ids[N_PROMPT..]))?;
         Ok([prompt, single, prompt + single])
     };
-    let [pp, tg, both, their_pp, their_tg, their_both] = repeat(b.lab.rounds(8.0), || {
+    let [pp, tg, both, their_pp, their_tg, their_both] = repeat(b.lab.rounds(5.0), || {
         let ([a, b, c], [d, e, f]) = (one(&mut ours)?, one(&mut theirs)?);
         Ok([a, b, c, d, e, f])
     })?;
@@ -112,7 +108,7 @@ fn deep(b: &Both) -> Result<Vec<Entry>> {
         engine.truncate(0, DEPTH)?;
         Ok([prompt, single])
     };
-    let [pp, tg, their_pp, their_tg] = repeat(b.lab.rounds(6.0), || {
+    let [pp, tg, their_pp, their_tg] = repeat(b.lab.rounds(5.0), || {
         let ([a, b], [c, d]) = (one(&mut ours)?, one(&mut theirs)?);
         Ok([a, b, c, d])
     })?;
@@ -141,14 +137,14 @@ fn many(b: &Both, n: usize) -> Result<Entry> {
     let mut ours = Ours::new(&b.ours, &several)?;
     let mut theirs = b.theirs.session(&SessionParams { n_seq_max: n as u32, ..b.session_params(n_ctx) })?;
     for engine in [&mut ours as &mut dyn Engine, &mut theirs] {
-        together(engine, &ids, n, 0, N_SEQ_PROMPT)?;
+        prompts(engine, &ids, n)?;
     }
     let one = |engine: &mut dyn Engine| -> Result<f64> {
         let time = seconds(|| together(engine, &ids, n, N_SEQ_PROMPT, n_gen))?;
         (0..n as i32).try_for_each(|seq| engine.truncate(seq, N_SEQ_PROMPT))?;
         Ok(time)
     };
-    let [a, c] = repeat(b.lab.rounds(6.0), || Ok([one(&mut ours)?, one(&mut theirs)?]))?;
+    let [a, c] = repeat(b.lab.rounds(5.0), || Ok([one(&mut ours)?, one(&mut theirs)?]))?;
     let name = format!("{n} sequences of {N_SEQ_PROMPT} tokens decode together");
     Ok(beside(b.row("GPU-018", &format!("seq{n}"), &name), &a, BESIDE, &c, (n * n_gen) as f64, "t/s").at_least(1.0))
 }

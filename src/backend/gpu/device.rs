@@ -65,7 +65,7 @@ pub struct Abilities {
 
 /// Bytes that are taken from the driver at a time for buffers of less: half of it may stay unused. wgpu's own choice is up to
 /// 256 MiB; buffers of weights are larger than either.
-const BLOCK: u64 = 64 << 20;
+const BLOCK: u64 = 16 << 20;
 
 static ADAPTERS: LazyLock<Vec<Adapter>> = LazyLock::new(|| {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
