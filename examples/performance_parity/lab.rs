@@ -30,6 +30,8 @@ pub struct Lab {
     pub data: PathBuf,
     /// Where models are made.
     pub made: PathBuf,
+    /// When the run began.
+    pub start: Instant,
     /// When nothing new is begun any more.
     pub end: Option<Instant>,
 }
@@ -56,6 +58,12 @@ impl Lab {
             return Repeat { min: 1, max: 2, time: Duration::from_secs_f64(0.05 * seconds), cv: STEADY_CV };
         }
         Repeat { min: 5, max: 40, time: Duration::from_secs_f64(seconds), cv: STEADY_CV }
+    }
+
+    /// Says what comes next of something that takes long.
+    #[cfg(feature = "gpu")]
+    pub fn say(&self, what: &str) {
+        eprintln!("{:5.0} s    {what}", self.start.elapsed().as_secs_f64());
     }
 
     /// How much of a long measurement there is time for.

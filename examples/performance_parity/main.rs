@@ -238,7 +238,7 @@ fn measure(o: &Options) -> Result<Report> {
     let limits = limits::measure(&environment.isa, o.threads);
     let made = root.join("target/bench-models");
     let end = o.limit.is_finite().then(|| start + Duration::from_secs_f64(o.limit.max(0.0)));
-    let lab = Lab { reference, limits, n_threads: o.threads, quick: o.quick, keep: o.keep, data, made, end };
+    let lab = Lab { reference, limits, n_threads: o.threads, quick: o.quick, keep: o.keep, data, made, start, end };
     let matches = |id: &str| o.only.as_ref().is_none_or(|part| id.to_lowercase().contains(part));
     let mut rows: Vec<Entry> = Vec::new();
     for case in CASES

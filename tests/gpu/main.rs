@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod memory;
 mod models;
 
 use common::compare::distance;

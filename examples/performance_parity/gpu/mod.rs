@@ -17,7 +17,7 @@ use crate::report::Entry;
 use crate::{Case, Result};
 
 /// What is measured together.
-pub const CASES: [Case; 8] = [
+pub const CASES: [Case; 11] = [
     Case {
         rows: &[
             "GPU-001", "GPU-003", "GPU-019", "GPU-020", "GPU-021", "GPU-022", "GPU-023", "GPU-024", "IMP-006",
@@ -41,9 +41,12 @@ pub const CASES: [Case; 8] = [
         quick: false,
         run: |lab| on_gpu(lab, 4),
     },
-    Case { rows: &["GPU-010", "GPU-026", "GPU-028"], quick: false, run: |lab| on_gpu(lab, 5) },
-    Case { rows: &["GPU-017", "GPU-018"], quick: false, run: |lab| on_gpu(lab, 6) },
-    Case { rows: &["GPU-017-1b", "GPU-018-1b"], quick: false, run: |lab| on_gpu(lab, 7) },
+    Case { rows: &["GPU-028"], quick: false, run: |lab| on_gpu(lab, 5) },
+    Case { rows: &["GPU-026", "GPU-012-8b", "GPU-014-8b"], quick: false, run: |lab| on_gpu(lab, 6) },
+    Case { rows: &["GPU-015-8b"], quick: false, run: |lab| on_gpu(lab, 7) },
+    Case { rows: &["GPU-010"], quick: false, run: |lab| on_gpu(lab, 8) },
+    Case { rows: &["GPU-017", "GPU-018"], quick: false, run: |lab| on_gpu(lab, 9) },
+    Case { rows: &["GPU-018-1b"], quick: false, run: |lab| on_gpu(lab, 10) },
 ];
 
 #[cfg(not(feature = "gpu"))]
@@ -65,10 +68,13 @@ fn on_gpu(lab: &Lab, case: usize) -> Result<Vec<Entry>> {
         0 => kernels::all(lab, &card),
         1 => context::all(lab, &card),
         2 => models::hybrid(lab, &card),
-        3 => models::one_b(lab, &card),
+        3 => models::one_b(lab),
         4 => models::eight_b(lab, &card),
-        5 => models::long_and_many(lab),
-        6 => parity::of(lab, "8b", CASES[case].rows),
+        5 => models::sequences(lab),
+        6 => models::depth(lab),
+        7 => models::longest(lab),
+        8 => models::sustained(lab),
+        9 => parity::of(lab, "8b", CASES[case].rows),
         _ => parity::of(lab, "1b", CASES[case].rows),
     }?;
     Ok(if card.software { rows.into_iter().map(Entry::unjudged).collect() } else { rows })

@@ -2,7 +2,7 @@
 
 use super::device::{ALL, Card, context, fill, load, params};
 use crate::Result;
-use crate::lab::{Engine, Lab, Ours, beside, tokens};
+use crate::lab::{Engine, Lab, ModelFile, Ours, beside, tokens};
 use crate::report::Entry;
 use crate::stats::{Summary, median, repeat, seconds};
 use infer::context::ContextParams;
@@ -127,7 +127,7 @@ fn agreement(lab: &Lab) -> Result<Entry> {
 }
 
 /// GPU-006: a 1B.
-pub fn one_b(lab: &Lab, _card: &Card) -> Result<Vec<Entry>> {
+pub fn one_b(lab: &Lab) -> Result<Vec<Entry>> {
     let file = lab.make("1b", "Q4_K_M")?;
     let model = load(&file.path, ALL)?;
     let (pp, tg) = speed(lab, &model, 8.0)?;
@@ -177,16 +177,6 @@ pub fn eight_b(lab: &Lab, card: &Card) -> Result<Vec<Entry>> {
     ]);
     rows.extend(pool(card, &model)?);
     rows.extend(busy(lab, &file.path, median(&tg) / N_GEN as f64)?);
-    Ok(rows)
-}
-
-/// An 8B with long contexts, with many sequences, for minutes.
-pub fn long_and_many(lab: &Lab) -> Result<Vec<Entry>> {
-    let file = lab.make("8b", "Q4_K_M")?;
-    let model = load(&file.path, ALL)?;
-    let mut rows = sequences(lab, &model)?;
-    rows.extend(depth(lab, &model)?);
-    rows.extend(sustained(lab, &model)?);
     Ok(rows)
 }
 
@@ -267,56 +257,71 @@ fn busy(lab: &Lab, path: &Path, token: f64) -> Result<Vec<Entry>> {
     ])
 }
 
-/// GPU-012, GPU-014, GPU-015, GPU-026: an 8B behind much context.
-fn depth(lab: &Lab, model: &Arc<Model>) -> Result<Vec<Entry>> {
+/// The 8B, on the GPU.
+fn loaded_8b(lab: &Lab) -> Result<(ModelFile, Arc<Model>)> {
+    let file = lab.make("8b", "Q4_K_M")?;
+    lab.say("8B: loading");
+    let model = load(&file.path, ALL)?;
+    Ok((file, model))
+}
+
+/// An 8B behind much context: the row's name, tokens before, type of the cache, least tokens/s of a prompt and of single tokens.
+struct Depth(&'static str, usize, DType, Option<f64>, Option<f64>);
+
+/// The rows, and the times of single tokens.
+fn behind(lab: &Lab, model: &Arc<Model>, d: &Depth) -> Result<(Vec<Entry>, Vec<f64>)> {
+    let &Depth(id, depth, kv, pp_bar, tg_bar) = d;
     let n_vocab = model.hparams()?.n_vocab;
-    let ids = tokens(N_PROMPT, n_vocab);
-    let n_gen = N_GEN / 2;
-    let note = "context of pieces of 512 tokens that do not see each other";
-    let measure = |depth: usize, kv: DType, time: f64| -> Result<[Vec<f64>; 2]> {
-        let two = ContextParams { n_seq_max: 2, kv_unified: true, ..params(depth + N_PROMPT, kv) };
-        let mut ours = Ours::new(model, &two)?;
-        fill(&mut ours, depth, n_vocab)?;
-        repeat(lab.rounds(time), || {
-            let prompt = seconds(|| ours.decode_on(0, &ids, depth))?;
-            ours.truncate(0, depth)?;
-            let single = seconds(|| (0..n_gen).try_for_each(|i| ours.decode_on(0, &ids[i..i + 1], depth + i)))?;
-            ours.truncate(0, depth)?;
-            Ok([prompt, single])
-        })
+    let (ids, n_gen) = (tokens(N_PROMPT, n_vocab), N_GEN / 2);
+    let two = ContextParams { n_seq_max: 2, kv_unified: true, ..params(depth + N_PROMPT, kv) };
+    let mut ours = Ours::new(model, &two)?;
+    lab.say(&format!("8B: filling {depth} cells, {kv}"));
+    fill(&mut ours, depth, n_vocab)?;
+    lab.say("8B: measuring behind them");
+    let [pp, tg] = repeat(lab.rounds(4.0), || {
+        let prompt = seconds(|| ours.decode_on(0, &ids, depth))?;
+        ours.truncate(0, depth)?;
+        let single = seconds(|| (0..n_gen).try_for_each(|i| ours.decode_on(0, &ids[i..i + 1], depth + i)))?;
+        ours.truncate(0, depth)?;
+        Ok([prompt, single])
+    })?;
+    let tell = |what: &str, name: &str, times: &[f64], work: usize, bar: Option<f64>| {
+        let name = format!("8B Q4_K_M behind {depth} tokens, {kv} cache, {name}");
+        let entry = rate(row(&format!("{id}-{what}"), &name), times, work as f64)
+            .note("context of pieces of 512 tokens that do not see each other");
+        bar.map_or(entry.clone(), |bar| entry.at_least(bar))
     };
-    let mut rows = Vec::new();
-    let mut at_8192 = Vec::new();
-    for (id, depth, kv, pp_bar, tg_bar) in [
-        ("GPU-012-8b", 8192, DType::F16, 4000.0, 230.0),
-        ("GPU-012-8b-q8_0", 8192, DType::Q8_0, 0.0, 0.0),
-        ("GPU-014-8b", 32768, DType::F16, 0.0, 180.0),
-        ("GPU-015-8b", 130_048, DType::Q8_0, 1500.0, 100.0),
-    ] {
-        let [pp, tg] = measure(depth, kv, 4.0)?;
-        let judged = |row: Entry, bar: f64| if bar > 0.0 { row.at_least(bar) } else { row };
-        let name = format!("8B Q4_K_M behind {depth} tokens, {kv} cache");
-        let prompt = row(&format!("{id}-pp512"), &format!("{name}, prompt of 512"));
-        rows.push(judged(rate(prompt, &pp, N_PROMPT as f64).note(note), pp_bar));
-        let single = row(&format!("{id}-tg"), &format!("{name}, single tokens"));
-        rows.push(judged(rate(single, &tg, n_gen as f64).note(note), tg_bar));
-        if depth == 8192 {
-            at_8192.push(tg);
-        }
-    }
-    let [half, small] = &at_8192[..] else { return Err("two caches".into()) };
-    let quantized = row("GPU-026", "8B behind 8192 tokens, single tokens with a q8_0 cache: over an f16 cache");
+    let rows =
+        vec![tell("pp512", "prompt of 512", &pp, N_PROMPT, pp_bar), tell("tg", "single tokens", &tg, n_gen, tg_bar)];
+    Ok((rows, tg))
+}
+
+/// GPU-012, GPU-014, GPU-026: an 8B behind 8192 and 32768 tokens.
+pub fn depth(lab: &Lab) -> Result<Vec<Entry>> {
+    let (_file, model) = loaded_8b(lab)?;
+    let (mut rows, half) = behind(lab, &model, &Depth("GPU-012-8b", 8192, DType::F16, Some(4000.0), Some(230.0)))?;
+    let (more, small) = behind(lab, &model, &Depth("GPU-012-8b-q8_0", 8192, DType::Q8_0, None, None))?;
+    rows.extend(more);
+    let summary = |times: &[f64]| Summary::of(times, (N_GEN / 2) as f64, "t/s");
     rows.push(
-        quantized.value(median(half) / median(small), "×").times(
-            Summary::of(small, n_gen as f64, "t/s"),
-            Some(("f16 cache", Summary::of(half, n_gen as f64, "t/s"))),
-        ),
+        row("GPU-026", "8B behind 8192 tokens, single tokens with a q8_0 cache: over an f16 cache")
+            .value(median(&half) / median(&small), "×")
+            .times(summary(&small), Some(("f16 cache", summary(&half)))),
     );
+    rows.extend(behind(lab, &model, &Depth("GPU-014-8b", 32768, DType::F16, None, Some(180.0)))?.0);
     Ok(rows)
 }
 
+/// GPU-015: an 8B behind 130048 tokens.
+pub fn longest(lab: &Lab) -> Result<Vec<Entry>> {
+    let (_file, model) = loaded_8b(lab)?;
+    Ok(behind(lab, &model, &Depth("GPU-015-8b", 130_048, DType::Q8_0, Some(1500.0), Some(100.0)))?.0)
+}
+
 /// GPU-028: many sequences, and several tokens of one.
-fn sequences(lab: &Lab, model: &Arc<Model>) -> Result<Vec<Entry>> {
+pub fn sequences(lab: &Lab) -> Result<Vec<Entry>> {
+    let (_file, model) = loaded_8b(lab)?;
+    let model = &model;
     let n_gen = N_GEN / 2;
     let ids = tokens(N_SEQ * N_SEQ_PROMPT, model.hparams()?.n_vocab);
     let n = N_SEQ as u32;
@@ -327,7 +332,9 @@ fn sequences(lab: &Lab, model: &Arc<Model>) -> Result<Vec<Entry>> {
         ..params(N_SEQ * (N_SEQ_PROMPT + N_GEN), DType::F16)
     };
     let mut ours = Ours::new(model, &many)?;
+    lab.say("8B: prompts of 64 sequences");
     prompts(&mut ours, &ids, N_SEQ)?;
+    lab.say("8B: decoding together");
     let mut alone = context(model, 512, DType::F16)?;
     alone.decode(&ids[..256], false)?;
     let [all, one, six] = repeat(lab.rounds(6.0), || {
@@ -373,7 +380,9 @@ pub fn together(engine: &mut dyn Engine, ids: &[i32], n_seq: usize, from: usize,
 }
 
 /// GPU-010: minutes of single tokens.
-fn sustained(lab: &Lab, model: &Arc<Model>) -> Result<Vec<Entry>> {
+pub fn sustained(lab: &Lab) -> Result<Vec<Entry>> {
+    let (_file, model) = loaded_8b(lab)?;
+    let model = &model;
     let time = lab.spare(Duration::from_secs(180));
     let mut ours = context(model, 1024, DType::F16)?;
     let ids = tokens(512, model.hparams()?.n_vocab);

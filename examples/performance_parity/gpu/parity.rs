@@ -38,14 +38,18 @@ pub fn of(lab: &Lab, preset: &str, ids: &[&str]) -> Result<Vec<Entry>> {
     };
     let Some(gpu) = library.gpu()? else { return Ok(why("llama.cpp finds no GPU")) };
     let file = lab.make(preset, "Q4_K_M")?;
+    lab.say(&format!("{preset}: loading in both"));
     let ours = load(&file.path, ALL)?;
     let n_vocab = ours.hparams()?.n_vocab;
     let theirs = library.load_on(&file.path, ALL)?;
     let name = format!("{} Q4_K_M", preset.to_uppercase());
     let both = Both { lab, id: preset, name: &name, ours, theirs, n_vocab };
+    lab.say(&format!("{preset}: a prompt and single tokens"));
     let mut rows = short(&both)?;
+    lab.say(&format!("{preset}: behind {DEPTH} tokens"));
     rows.extend(deep(&both)?);
     for n in [8, N_SEQ] {
+        lab.say(&format!("{preset}: {n} sequences"));
         rows.push(many(&both, n)?);
     }
     rows[0].note = format!("{}; llama.cpp computes on {gpu}", rows[0].note).trim_start_matches("; ").into();
