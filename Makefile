@@ -18,7 +18,7 @@ DEMO_PROMPT ?= The capital of France is
 DEMO_TOKENS ?= 64
 
 .PHONY: all help demo test test-rust test-gpu test-package test-neon dropin accuracy speed compare \
-        reference-programs test-data smollm2 gemma3 install stage headers lint bench bench-kernels bench-smoke clean
+        reference-programs test-data smollm2 gemma3 install stage headers lint bench bench-gpu bench-kernels bench-smoke clean
 
 all: ## Build libinfer.so, libinfer.a and the crate, optimised
 	$(CARGO) build --release --locked --lib
@@ -120,6 +120,11 @@ PARITY = $(CARGO) run --release --locked --example performance_parity --
 
 bench: test-data ## Measure everything beside llama.cpp and the machine's limits, write docs/performance.md (about 25 minutes)
 	$(PARITY) --docs docs/performance.md $(BENCH_ARGS)
+
+bench-gpu: test-data ## Measure the rows about GPUs, beside llama.cpp's Vulkan backend on the same card (about 10 minutes)
+	./tests/fetch.py reference-vulkan
+	$(CARGO) run --release --locked --features gpu --example performance_parity -- \
+	    --only gpu --out target/performance-gpu $(BENCH_ARGS)
 
 bench-kernels: ## Measure the kernels one by one
 	$(CARGO) bench --locked --benches

@@ -30,6 +30,7 @@ SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 GEMMA3_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 REFERENCE_SHA256 = "0d953e1503d5ab4608d8ed5b739132308c81ac05ffeb760d2a7f30e08a9f90e0"
+REFERENCE_VULKAN_SHA256 = "e10577190fc4bd1649d3b655588e5c7a85fc6b6dbf7136fee596cbe9e25521e7"
 
 SDIST_ROOT = "llama_cpp_python-0.3.36/vendor/llama.cpp/"
 PYTHON_PACKAGES = ["numpy>=2", "scipy>=1.13", "pytest>=8", "jinja2>=3.1", "diskcache>=5.6.1", "typing-extensions>=4.5"]
@@ -180,17 +181,27 @@ def llama_cpp_source():
     )
 
 
-def reference():
-    """llama.cpp itself as prebuilt libraries, x86-64 Linux."""
+def prebuilt(variant, expected, folder):
+    """A prebuilt variant of llama.cpp's libraries for x86-64 Linux."""
 
     def make_archive(downloads, path):
-        os.rename(npm_pack("@node-llama-cpp/linux-x64@3.22.1", downloads), path)
+        os.rename(npm_pack(f"@node-llama-cpp/{variant}@3.22.1", downloads), path)
 
     def make(new_path):
-        archive = fill_file(CACHE / "node-llama-cpp-linux-x64-3.22.1.tgz", REFERENCE_SHA256, make_archive)
-        unpack(archive, "package/bins/linux-x64/", lambda name: True, new_path)
+        archive = fill_file(CACHE / f"node-llama-cpp-{variant}-3.22.1.tgz", expected, make_archive)
+        unpack(archive, f"package/bins/{variant}/", lambda name: True, new_path)
 
-    return fill_folder(CACHE / "reference-3.22.1", make)
+    return fill_folder(CACHE / folder, make)
+
+
+def reference():
+    """llama.cpp itself as prebuilt libraries, for the processor."""
+    return prebuilt("linux-x64", REFERENCE_SHA256, "reference-3.22.1")
+
+
+def reference_vulkan():
+    """The same with the Vulkan backend, for `make bench` on a GPU."""
+    return prebuilt("linux-x64-vulkan", REFERENCE_VULKAN_SHA256, "reference-vulkan-3.22.1")
 
 
 def llama_cpp_python():
@@ -231,6 +242,7 @@ ITEMS = {
     "gemma3.gguf": (gemma3, True),
     "llama.cpp": (llama_cpp, True),
     "reference": (reference, True),
+    "reference-vulkan": (reference_vulkan, False),
     "llama.cpp-source": (llama_cpp_source, False),
     "llama-cpp-python": (llama_cpp_python, False),
     "python-packages": (python_packages, False),

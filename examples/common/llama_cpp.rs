@@ -114,16 +114,18 @@ pub struct Session<'a> {
 }
 
 impl LlamaCpp {
-    /// Opens the library of a folder and its CPU backend that fits this machine.
+    /// Opens the library of a folder with the backends beside it, of the processor the one that fits this machine.
     pub fn open(dir: &Path) -> Result<LlamaCpp> {
+        // The variants for GPUs have names of their own.
+        let variant = if dir.join("libllama.vulkan.v0.5.0.so").exists() { ".vulkan" } else { "" };
         let open = |name: &str| -> Result<Library> {
             use libloading::os::unix;
             // SAFETY: llama.cpp's libraries run no code at load time that could misbehave.
             let lib = unsafe { unix::Library::open(Some(dir.join(name)), unix::RTLD_NOW | unix::RTLD_LOCAL) };
             Ok(lib.map_err(|e| format!("{name} (fetch it with `make test-data`): {e}"))?.into())
         };
-        let (base, ggml) = (open("libggml-base.so")?, open("libggml.v0.5.0.so")?);
-        let lib = LlamaCpp { llama: open("libllama.v0.5.0.so")?, ggml: vec![base, ggml] };
+        let (base, ggml) = (open("libggml-base.so")?, open(&format!("libggml{variant}.v0.5.0.so"))?);
+        let lib = LlamaCpp { llama: open(&format!("libllama{variant}.v0.5.0.so"))?, ggml: vec![base, ggml] };
         let path = CString::new(dir.to_str().ok_or("the folder's name is not UTF-8")?)?;
         // SAFETY: the prototypes are those of ggml-backend.h and llama.h.
         unsafe {
@@ -145,11 +147,30 @@ impl LlamaCpp {
 
     /// Loads a model, mapped.
     pub fn load(&self, path: &Path) -> Result<LlamaModel<'_>> {
+        self.load_on(path, 0)
+    }
+
+    /// The name of the GPU that it would use, if it finds one.
+    pub fn gpu(&self) -> Result<Option<String>> {
+        const GPU: i32 = 1;
+        // SAFETY: the prototypes are those of ggml-backend.h; the text lives as long as the library.
+        unsafe {
+            let find: Symbol<unsafe extern "C" fn(i32) -> *mut c_void> =
+                self.ggml[1].get(b"ggml_backend_dev_by_type")?;
+            let tell: Symbol<unsafe extern "C" fn(*mut c_void) -> *const c_char> =
+                self.ggml[0].get(b"ggml_backend_dev_description")?;
+            let device = find(GPU);
+            Ok((!device.is_null()).then(|| CStr::from_ptr(tell(device)).to_string_lossy().into_owned()))
+        }
+    }
+
+    /// Loads a model with its last layers on GPUs.
+    pub fn load_on(&self, path: &Path, n_gpu_layers: i32) -> Result<LlamaModel<'_>> {
         let name = CString::new(path.to_str().ok_or("the model's name is not UTF-8")?)?;
         // SAFETY: prototypes and layouts are those of llama.h; the pointers live through the calls.
         unsafe {
             let mut mp = self.llama.get::<unsafe extern "C" fn() -> ModelParams>(b"llama_model_default_params")?();
-            mp.n_gpu_layers = 0;
+            mp.n_gpu_layers = n_gpu_layers;
             let load: Symbol<unsafe extern "C" fn(*const c_char, ModelParams) -> *mut c_void> =
                 self.llama.get(b"llama_model_load_from_file")?;
             let model = load(name.as_ptr(), mp);
@@ -218,9 +239,21 @@ impl Session<'_> {
     /// Computes one token for each of the sequences 0, 1, ..., all at position `pos`, with logits.
     pub fn decode_seqs(&mut self, tokens: &[i32], pos: i32) -> Result<()> {
         let n = tokens.len();
-        let mut token = tokens.to_vec();
-        let (mut pos, mut n_seq_id, mut marks) = (vec![pos; n], vec![1; n], vec![1i8; n]);
-        let mut seqs: Vec<i32> = (0..n as i32).collect();
+        self.decode_at(tokens, (0..n as i32).collect(), vec![pos; n], vec![1; n])
+    }
+
+    /// Computes tokens of sequence `seq` from position `pos` on, with logits of the last.
+    pub fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: i32) -> Result<()> {
+        let n = tokens.len();
+        let mut marks = vec![0; n];
+        *marks.last_mut().ok_or("no tokens")? = 1;
+        self.decode_at(tokens, vec![seq; n], (pos..pos + n as i32).collect(), marks)
+    }
+
+    fn decode_at(&mut self, tokens: &[i32], seqs: Vec<i32>, pos: Vec<i32>, marks: Vec<i8>) -> Result<()> {
+        let n = tokens.len();
+        let (mut token, mut n_seq_id) = (tokens.to_vec(), vec![1; n]);
+        let (mut seqs, mut pos, mut marks) = (seqs, pos, marks);
         let mut seq_id: Vec<*mut i32> = seqs.iter_mut().map(std::ptr::from_mut).collect();
         self.decode_batch(Batch {
             n_tokens: n as i32,

@@ -15,8 +15,9 @@ enum Because {
 
 use Because::{Case, Elsewhere, Not};
 
-const GPU: Because = Not("no GPU backend in this build");
+const GPUS: Because = Not("one GPU is measured at a time");
 const ENGINE: Because = Not("the engine of infer.h is not there yet");
+const GPU_TESTS: Because = Elsewhere("`make test-gpu`");
 const KERNELS: Because =
     Elsewhere("`cargo test --lib backend`: NMSE from the reference backend, every instruction set");
 const THIS: Because = Elsewhere("this program: `cargo test --example performance_parity`");
@@ -29,12 +30,12 @@ const CAPABILITIES: [Row; 69] = [
     Row("IMP-003", "fused attention", Case),
     Row("IMP-004", "paged KV cache", Case),
     Row("IMP-005", "batch prefill", Case),
-    Row("IMP-006", "wgpu matmul", GPU),
-    Row("IMP-007", "GPU buffer pool", GPU),
-    Row("IMP-008", "asynchronous GPU dispatch", GPU),
-    Row("IMP-009", "whole transformer on the GPU", GPU),
-    Row("IMP-010", "overlap of CPU and GPU", GPU),
-    Row("IMP-011", "fused dequantization and matmul on a GPU", GPU),
+    Row("IMP-006", "wgpu matmul", Case),
+    Row("IMP-007", "GPU buffer pool", Case),
+    Row("IMP-008", "asynchronous GPU dispatch", Case),
+    Row("IMP-009", "whole transformer on the GPU", Case),
+    Row("IMP-010", "overlap of CPU and GPU", Case),
+    Row("IMP-011", "fused dequantization and matmul on a GPU", Case),
     Row("IMP-012", "Q5_K, Q6_K", Case),
     Row("IMP-013", "int8 matmul", Case),
     Row("IMP-014", "4-bit weights: perplexity within 0.5", Case),
@@ -50,10 +51,10 @@ const CAPABILITIES: [Row; 69] = [
         "speculative decoding",
         Not("no drafting in the library yet; BATCH-verify6 measures its verification"),
     ),
-    Row("IMP-023", "tensor and layer parallelism over GPUs", GPU),
+    Row("IMP-023", "tensor and layer parallelism over GPUs", GPUS),
     Row("IMP-024", "weight caching, warm start", Case),
     Row("IMP-025", "ONNX export", Not("not there yet")),
-    Row("IMP-026", "real GGUF to GPU", GPU),
+    Row("IMP-026", "real GGUF to GPU", Case),
     Row("IMP-027", "GGUF tokenizer equal to llama.cpp's", Elsewhere("`cargo test --test tokenizers --test vocab`")),
     Row("IMP-028", "logits equal within tolerance", Case),
     Row("IMP-029", "100 coherent tokens", Case),
@@ -107,38 +108,38 @@ const CAPABILITIES: [Row; 69] = [
     Row("IMP-069", "graceful shutdown", ENGINE),
 ];
 
-const GPU_ROWS: [(&str, &str); 31] = [
-    ("GPU-001", "matmul"),
-    ("GPU-002", "hybrid scheduling"),
-    ("GPU-003", "activations"),
-    ("GPU-004", "buffer pool"),
-    ("GPU-005", "asynchronous work"),
-    ("GPU-006", "token generation of a 1B model (M3, M4)"),
-    ("GPU-007", "7–8B model, 50 t/s (M5)"),
-    ("GPU-008", "7–8B Q4_K_M at 4096 in 8 GB (M6)"),
-    ("GPU-009", "2048 positions (M8)"),
-    ("GPU-010", "7–8B model, sustained (M7)"),
-    ("GPU-011", "4096 positions (M9)"),
-    ("GPU-012", "8192 positions (M10)"),
-    ("GPU-013", "16384 positions (M11)"),
-    ("GPU-014", "32768 positions (M12)"),
-    ("GPU-015", "65536 positions, then 131072"),
-    ("GPU-016", "7–8B GGUF to GPU in 5 s (M13)"),
-    ("GPU-017", "end to end (M14)"),
-    ("GPU-018", "parity with llama.cpp (M15)"),
-    ("GPU-019", "speed-up of a capability over leaving it out (M16)"),
-    ("GPU-020", "speed-up of a capability over leaving it out (M17)"),
-    ("GPU-021", "speed-up of a capability over leaving it out (M18)"),
-    ("GPU-022", "speed-up of a capability over leaving it out (M19)"),
-    ("GPU-023", "speed-up of a capability over leaving it out (M20)"),
-    ("GPU-024", "speed-up of a capability over leaving it out (M21)"),
-    ("GPU-025", "speed-up of a capability over leaving it out (M22)"),
-    ("GPU-026", "quantized compute (M23)"),
-    ("GPU-027", "streaming (M24)"),
-    ("GPU-028", "batching and speculation (M25)"),
-    ("GPU-029", "asynchronous requests (M26)"),
-    ("GPU-030", "scheduling (M27)"),
-    ("GPU-031", "metrics (M28)"),
+const GPU_ROWS: [Row; 31] = [
+    Row("GPU-001", "matmul", Case),
+    Row("GPU-002", "hybrid scheduling", Case),
+    Row("GPU-003", "activations", Case),
+    Row("GPU-004", "buffer pool", Case),
+    Row("GPU-005", "asynchronous work", Case),
+    Row("GPU-006", "token generation of a 1B model (M3, M4)", Case),
+    Row("GPU-007", "7–8B model, 50 t/s (M5)", Case),
+    Row("GPU-008", "7–8B Q4_K_M at 4096 in 8 GB (M6)", Case),
+    Row("GPU-009", "2048 positions (M8)", Case),
+    Row("GPU-010", "7–8B model, sustained (M7)", Case),
+    Row("GPU-011", "4096 positions (M9)", Case),
+    Row("GPU-012", "8192 positions (M10)", Case),
+    Row("GPU-013", "16384 positions (M11)", Case),
+    Row("GPU-014", "32768 positions (M12)", Case),
+    Row("GPU-015", "65536 positions, then 131072", Case),
+    Row("GPU-016", "7–8B GGUF to GPU in 5 s (M13)", Case),
+    Row("GPU-017", "end to end (M14)", Case),
+    Row("GPU-018", "parity with llama.cpp (M15)", Case),
+    Row("GPU-019", "fused dequantization and matmul (M16)", Case),
+    Row("GPU-020", "Q5_K, Q6_K (M17)", Case),
+    Row("GPU-021", "products of bytes (M18)", Case),
+    Row("GPU-022", "4-bit weights by activations of f16 (M19)", Case),
+    Row("GPU-023", "grouped query attention (M20)", Case),
+    Row("GPU-024", "sliding window (M21)", Case),
+    Row("GPU-025", "flash attention memory (M22)", Case),
+    Row("GPU-026", "quantized KV cache (M23)", Case),
+    Row("GPU-027", "streaming (M24)", Case),
+    Row("GPU-028", "batching and speculation (M25)", Case),
+    Row("GPU-029", "asynchronous requests (M26)", ENGINE),
+    Row("GPU-030", "scheduling (M27)", ENGINE),
+    Row("GPU-031", "metrics (M28)", ENGINE),
 ];
 
 const QUALITY: [Row; 50] = [
@@ -155,7 +156,7 @@ const QUALITY: [Row; 50] = [
     Row("QA-011", "no regression of more than 5 %", Case),
     Row("QA-012", "p99 below twice p50", Case),
     Row("QA-013", "memory below 1.5 times the model", Case),
-    Row("QA-014", "GPU busy", GPU),
+    Row("QA-014", "GPU busy", Case),
     Row("QA-015", "no leak", Case),
     Row("QA-016", "7B cold start", Case),
     Row("QA-017", "warm runs within 10 %", Case),
@@ -163,7 +164,7 @@ const QUALITY: [Row; 50] = [
     Row("QA-019", "token rate varies below 10 %", Case),
     Row("QA-020", "graceful growth with context", Case),
     Row("QA-021", "out of memory is an error", Elsewhere("`cargo test --test robust --test border`")),
-    Row("QA-022", "GPU loss", GPU),
+    Row("QA-022", "GPU loss", GPU_TESTS),
     Row("QA-023", "malformed files", Elsewhere("`cargo test --test robust --test gguf`")),
     Row("QA-024", "truncated files", Elsewhere("`cargo test --test gguf`")),
     Row("QA-025", "empty input", Elsewhere("`cargo test --test border`")),
@@ -171,7 +172,7 @@ const QUALITY: [Row; 50] = [
     Row("QA-027", "special tokens", Elsewhere("`cargo test --test tokenizers --test vocab`")),
     Row("QA-028", "models shared by threads", Elsewhere("`cargo test --test threads`")),
     Row("QA-029", "determinism with a fixed seed", Elsewhere("`cargo test --test sampling`")),
-    Row("QA-030", "CPU and GPU agree", GPU),
+    Row("QA-030", "CPU and GPU agree", GPU_TESTS),
     Row("QA-031", "stopping by coefficient of variation", THIS),
     Row("QA-032", "warm-up", THIS),
     Row("QA-033", "environment recorded", THIS),
@@ -198,6 +199,14 @@ const QUALITY: [Row; 50] = [
     Row("QA-050", "reproducible models", Elsewhere("`cargo test --example synth_gguf`")),
 ];
 
+/// A row that a case cannot measure.
+pub fn unmeasured(id: &str, why: &str) -> Entry {
+    let groups = [("Capabilities", &CAPABILITIES[..]), ("GPU", &GPU_ROWS[..]), ("Quality", &QUALITY[..])];
+    let mut all = groups.iter().flat_map(|(group, rows)| rows.iter().map(move |row| (*group, row)));
+    let (group, name) = all.find(|(_, row)| id.starts_with(row.0)).map_or(("GPU", ""), |(group, row)| (group, row.1));
+    Entry::new(id, group, name).note(why)
+}
+
 /// The rows that `measured` does not tell.
 pub fn others(measured: &[Entry]) -> Vec<Entry> {
     let told = |id: &str| {
@@ -212,7 +221,7 @@ pub fn others(measured: &[Entry]) -> Vec<Entry> {
         }
     };
     let capabilities = CAPABILITIES.iter().map(|row| entry("Capabilities", row));
-    let gpu = GPU_ROWS.iter().map(|&(id, name)| entry("GPU", &Row(id, name, GPU)));
+    let gpu = GPU_ROWS.iter().map(|row| entry("GPU", row));
     let quality = QUALITY.iter().map(|row| entry("Quality", row));
     capabilities.chain(gpu).chain(quality).filter(|row| !told(&row.id)).collect()
 }
@@ -241,8 +250,9 @@ mod tests {
 
     #[test]
     fn rows_left_to_cases_are_told_by_some_case() {
-        let cases: Vec<&str> = crate::CASES.iter().flat_map(|case| case.rows.iter().copied()).collect();
-        for row in CAPABILITIES.iter().chain(&QUALITY).filter(|row| matches!(row.2, Case)) {
+        let cases: Vec<&str> =
+            crate::CASES.iter().chain(&crate::gpu::CASES).flat_map(|case| case.rows.iter().copied()).collect();
+        for row in CAPABILITIES.iter().chain(&GPU_ROWS).chain(&QUALITY).filter(|row| matches!(row.2, Case)) {
             assert!(cases.contains(&row.0) || crate::OWN_ROWS.contains(&row.0), "{}", row.0);
         }
     }

@@ -29,6 +29,9 @@ pub struct Environment {
     pub llama_cpp: String,
     /// Threads used, unless a row says otherwise.
     pub n_threads: usize,
+    /// The GPU of the rows about GPUs.
+    #[serde(default)]
+    pub gpu: Option<String>,
     /// One-minute load average before the start.
     pub load_average: f64,
     /// What speaks against trusting the results.
@@ -58,6 +61,7 @@ impl Environment {
             git_commit: output("git", &["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short=12", "HEAD"]),
             llama_cpp: format!("v0.5.0, {}", reference.system_info().unwrap_or_default()),
             n_threads,
+            gpu: crate::gpu::name(),
             load_average,
             warnings: Vec::new(),
         };

@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// See the module.
 pub struct Lab {
@@ -30,6 +30,10 @@ pub struct Lab {
     pub data: PathBuf,
     /// Where models are made.
     pub made: PathBuf,
+    /// When the run began.
+    pub start: Instant,
+    /// When nothing new is begun any more.
+    pub end: Option<Instant>,
 }
 
 /// A model file; removed when it is dropped, if it was made for the purpose.
@@ -54,6 +58,19 @@ impl Lab {
             return Repeat { min: 1, max: 2, time: Duration::from_secs_f64(0.05 * seconds), cv: STEADY_CV };
         }
         Repeat { min: 5, max: 40, time: Duration::from_secs_f64(seconds), cv: STEADY_CV }
+    }
+
+    /// Says what comes next of something that takes long.
+    #[cfg(feature = "gpu")]
+    pub fn say(&self, what: &str) {
+        eprintln!("{:5.0} s    {what}", self.start.elapsed().as_secs_f64());
+    }
+
+    /// How much of a long measurement there is time for.
+    #[cfg(feature = "gpu")]
+    pub fn spare(&self, wanted: Duration) -> Duration {
+        let left = self.end.map_or(wanted, |end| end.saturating_duration_since(Instant::now()) / 2);
+        if self.quick { Duration::from_secs(3) } else { wanted.min(left) }
     }
 
     /// SmolLM2-135M-Instruct, Q4_1.
@@ -108,6 +125,9 @@ impl Lab {
     pub fn probe(&self, what: &str, path: &Path, numbers: &[usize]) -> Result<Value> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--probe").arg(what).arg(path).arg(self.n_threads.to_string());
+        if what == "gpu-time" {
+            command.env("INFER_GPU_PROFILE", "runs");
+        }
         command.args(numbers.iter().map(ToString::to_string));
         let output = command.output()?;
         if !output.status.success() {
@@ -128,6 +148,8 @@ pub trait Engine {
     fn decode(&mut self, tokens: &[i32], all: bool) -> Result<()>;
     /// Computes one token for each of the sequences 0, 1, ... at one position.
     fn decode_seqs(&mut self, tokens: &[i32], pos: i32) -> Result<()>;
+    /// Computes tokens of one sequence from a position on.
+    fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: usize) -> Result<()>;
     /// Removes what a sequence holds from a position on.
     fn truncate(&mut self, seq: i32, from: usize) -> Result<()>;
     /// Lets another sequence share what sequence 0 holds.
@@ -154,14 +176,6 @@ impl Ours {
     pub fn exact(model: &Arc<Model>, params: ContextParams) -> Result<Ours> {
         Ours::new(model, &ContextParams { backend: BackendKind::Reference, ..params })
     }
-
-    /// Computes tokens of one sequence from a position on.
-    pub fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: usize) -> Result<()> {
-        let pos: Vec<i32> = (0..tokens.len()).map(|i| (pos + i) as i32).collect();
-        let mut seqs = SeqIds::default();
-        tokens.iter().for_each(|_| seqs.push(&[seq]));
-        Ok(self.0.decode(&Batch::new(tokens.len(), Some(tokens), None, 0)?.with_pos(&pos)?.with_seq_ids(&seqs)?)?)
-    }
 }
 
 impl Engine for Ours {
@@ -179,6 +193,13 @@ impl Engine for Ours {
         (0..tokens.len() as i32).for_each(|seq| seqs.push(&[seq]));
         let batch = Batch::new(tokens.len(), Some(tokens), None, 0)?;
         Ok(self.0.decode(&batch.with_pos(&pos)?.with_seq_ids(&seqs)?.with_logits(&marks)?)?)
+    }
+
+    fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: usize) -> Result<()> {
+        let pos: Vec<i32> = (0..tokens.len()).map(|i| (pos + i) as i32).collect();
+        let mut seqs = SeqIds::default();
+        tokens.iter().for_each(|_| seqs.push(&[seq]));
+        Ok(self.0.decode(&Batch::new(tokens.len(), Some(tokens), None, 0)?.with_pos(&pos)?.with_seq_ids(&seqs)?)?)
     }
 
     fn truncate(&mut self, seq: i32, from: usize) -> Result<()> {
@@ -203,6 +224,10 @@ impl Engine for Session<'_> {
 
     fn decode_seqs(&mut self, tokens: &[i32], pos: i32) -> Result<()> {
         Session::decode_seqs(self, tokens, pos)
+    }
+
+    fn decode_on(&mut self, seq: i32, tokens: &[i32], pos: usize) -> Result<()> {
+        Session::decode_on(self, seq, tokens, pos as i32)
     }
 
     fn truncate(&mut self, seq: i32, from: usize) -> Result<()> {

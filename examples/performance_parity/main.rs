@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example performance_parity -- [--quick] [--only PATTERN] [--threads N] [--out FOLDER]
 //!                                                     [--docs FILE] [--limit SECONDS] [--keep] [--list]
+//! cargo run --release --example performance_parity -- --docs FILE --of RESULTS.json --of OTHER.json
 //! ```
 //!
 //! Writes `results.json` (docs/performance.schema.json describes it), `index.html` and a copy of the results for trends
@@ -11,6 +12,9 @@
 //! `$INFER_TEST_DATA`, where `make test-data` puts them; those of 1B and 8B are made in target/bench-models and removed
 //! after use, unless `--keep` is given. `make bench` runs it.
 //!
+//! `--of` measures nothing and makes the page of results that were written before: of a run, and of runs on other machines for the
+//! rows that it could not measure, as those about a GPU. Those need the feature `gpu`; `--only gpu` takes them alone.
+//!
 //! A missed bar is a result and no failure of the program.
 
 #[path = "../common/accuracy.rs"]
@@ -18,6 +22,7 @@ mod accuracy;
 mod accuracy_rows;
 mod catalogue;
 mod environment;
+mod gpu;
 mod html;
 mod kernel_rows;
 #[path = "../common/kernels.rs"]
@@ -34,6 +39,9 @@ mod markdown;
 mod models;
 mod process;
 mod report;
+#[cfg(feature = "gpu")]
+#[path = "../common/retrieval.rs"]
+mod retrieval;
 mod schema;
 mod stats;
 #[path = "../synth_gguf/model.rs"]
@@ -46,7 +54,7 @@ use report::{Entry, Report};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -153,6 +161,7 @@ struct Options {
     threads: usize,
     out: PathBuf,
     docs: Option<PathBuf>,
+    of: Vec<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -163,7 +172,7 @@ fn main() -> Result<()> {
             return Ok(());
         }
         Some("--list") => {
-            for case in &CASES {
+            for case in CASES.iter().chain(&gpu::CASES) {
                 println!("{}{}", case.rows.join(" "), if case.quick { "" } else { "   (not with --quick)" });
             }
             return Ok(());
@@ -171,6 +180,9 @@ fn main() -> Result<()> {
         _ => {}
     }
     let o = parse(&args)?;
+    if !o.of.is_empty() {
+        return page_of(&o);
+    }
     let report = measure(&o)?;
     write(&report, &o)?;
     print(&report, &o.out);
@@ -188,6 +200,7 @@ fn parse(args: &[String]) -> Result<Options> {
         threads: processors.min(2),
         out: root.join("target/performance"),
         docs: None,
+        of: Vec::new(),
     };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -200,10 +213,19 @@ fn parse(args: &[String]) -> Result<Options> {
             "--threads" => o.threads = value()?.parse::<usize>()?.max(1),
             "--out" => o.out = value()?.into(),
             "--docs" => o.docs = Some(value()?.into()),
+            "--of" => o.of.push(value()?.into()),
             _ => return Err(format!("no option {arg}; the head of this example's main.rs tells them").into()),
         }
     }
     Ok(o)
+}
+
+/// The page of results that are there.
+fn page_of(o: &Options) -> Result<()> {
+    let docs = o.docs.as_ref().ok_or("--of needs --docs")?;
+    let load = |path: &PathBuf| Report::load(path).ok_or(format!("{}: no results of this version", path.display()));
+    let reports: Vec<Report> = o.of.iter().map(load).collect::<std::result::Result<_, _>>()?;
+    Ok(std::fs::write(docs, markdown::page(&reports[0], &reports[1..]))?)
 }
 
 fn measure(o: &Options) -> Result<Report> {
@@ -215,10 +237,15 @@ fn measure(o: &Options) -> Result<Report> {
     let start = Instant::now();
     let limits = limits::measure(&environment.isa, o.threads);
     let made = root.join("target/bench-models");
-    let lab = Lab { reference, limits, n_threads: o.threads, quick: o.quick, keep: o.keep, data, made };
+    let end = o.limit.is_finite().then(|| start + Duration::from_secs_f64(o.limit.max(0.0)));
+    let lab = Lab { reference, limits, n_threads: o.threads, quick: o.quick, keep: o.keep, data, made, start, end };
     let matches = |id: &str| o.only.as_ref().is_none_or(|part| id.to_lowercase().contains(part));
     let mut rows: Vec<Entry> = Vec::new();
-    for case in CASES.iter().filter(|case| (case.quick || !o.quick) && case.rows.iter().any(|id| matches(id))) {
+    for case in CASES
+        .iter()
+        .chain(&gpu::CASES)
+        .filter(|case| (case.quick || !o.quick) && case.rows.iter().any(|id| matches(id)))
+    {
         let elapsed = start.elapsed().as_secs_f64();
         if elapsed > o.limit {
             let why = format!("not begun: the run was limited to {} s", o.limit);
@@ -314,7 +341,7 @@ fn write(report: &Report, o: &Options) -> Result<()> {
         report.save(&o.out.join(format!("runs/{}.json", report.environment.started)))?;
     }
     if let Some(docs) = &o.docs {
-        std::fs::write(docs, markdown::page(report))?;
+        std::fs::write(docs, markdown::page(report, &[]))?;
     }
     Ok(())
 }

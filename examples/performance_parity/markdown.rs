@@ -3,8 +3,34 @@
 use crate::report::{Entry, Report, Status, number};
 use std::fmt::Write;
 
-/// The page.
-pub fn page(report: &Report) -> String {
+/// The page: of a run, and of runs on other machines that measured rows which this one could not.
+pub fn page(report: &Report, others: &[Report]) -> String {
+    let mut report = report.clone();
+    report.rows.retain(|row| row.status != Status::NotMeasured || !others.iter().any(|other| tells(other, &row.id)));
+    let mut out = of_run(&report);
+    for other in others {
+        let on = other.environment.gpu.as_ref().unwrap_or(&other.environment.cpu);
+        let _ = writeln!(out, "\n# On {}\n\nAnother run, of rows that the one above did not measure.\n", cell(on));
+        out += &facts(other);
+        let told = |row: &&Entry| row.status != Status::NotMeasured && !report.rows.iter().any(|r| r.id == row.id);
+        let rows: Vec<&Entry> = other.rows.iter().filter(told).collect();
+        for group in other.groups() {
+            out += &table(group, rows.iter().copied().filter(|row| row.group == group));
+        }
+    }
+    out
+}
+
+/// Whether a run has numbers of a row, under its name or longer ones.
+fn tells(report: &Report, id: &str) -> bool {
+    report
+        .rows
+        .iter()
+        .filter(|row| row.value.is_some())
+        .any(|row| row.id.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
+}
+
+fn of_run(report: &Report) -> String {
     let mut out = String::from(
         "# Performance\n\n`make bench` measures all of this and writes this page; `make bench-kernels` measures the kernels one \
          by one. Both\nlibraries run in one process and take turns; llama.cpp is its release v0.5.0 with the CPU backend that it \
@@ -19,10 +45,7 @@ pub fn page(report: &Report) -> String {
     for warning in &report.environment.warnings {
         let _ = writeln!(out, "**Warning:** {}\n", cell(warning));
     }
-    out += "| | |\n|---|---|\n";
-    for (name, value) in report.facts() {
-        let _ = writeln!(out, "| {name} | {} |", cell(&value));
-    }
+    out += &facts(report);
     let _ = writeln!(
         out,
         "\n{} rows are met, {} missed, {} tell without a bar, {} are checked elsewhere, {} are not measured.",
@@ -36,16 +59,27 @@ pub fn page(report: &Report) -> String {
         let _ = writeln!(out, "\n**Regression:** {} was {} ×, is {} ×", cell(&r.id), number(r.before), number(r.now));
     }
     for group in report.groups() {
-        let _ = writeln!(
-            out,
-            "\n## {}\n\n| row | what | ours | beside | value | bar | goal | |\n|---|---|---|---|---|---|---|---|",
-            cell(group)
-        );
-        for row in report.rows.iter().filter(|row| row.group == group) {
-            out += &line(row);
-        }
+        out += &table(group, report.rows.iter().filter(|row| row.group == group));
     }
     out
+}
+
+fn facts(report: &Report) -> String {
+    let mut out = String::from("| | |\n|---|---|\n");
+    for (name, value) in report.facts() {
+        let _ = writeln!(out, "| {name} | {} |", cell(&value));
+    }
+    out
+}
+
+/// The rows of a group; nothing of none.
+fn table<'a>(group: &str, rows: impl Iterator<Item = &'a Entry>) -> String {
+    let lines: String = rows.map(line).collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    let head = "| row | what | ours | beside | value | bar | goal | |\n|---|---|---|---|---|---|---|---|";
+    format!("\n## {}\n\n{head}\n{lines}", cell(group))
 }
 
 fn line(row: &Entry) -> String {
@@ -82,7 +116,7 @@ impl Report {
     /// The environment and the machine's limits, by name.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         let (e, l) = (&self.environment, &self.limits);
-        vec![
+        let mut facts = vec![
             ("measured", format!("{} UTC, {:.0} s", e.date, self.seconds)),
             ("processor", format!("{}, {} processors, {}", e.cpu, e.n_processors, e.features.join(" "))),
             ("memory", format!("{:.1} GiB", e.memory_gib)),
@@ -106,7 +140,11 @@ impl Report {
                     l.read_gb_s, l.int8_gop_s, l.f32_gflop_s, l.n_threads
                 ),
             ),
-        ]
+        ];
+        if let Some(gpu) = &e.gpu {
+            facts.insert(2, ("GPU", gpu.clone()));
+        }
+        facts
     }
 }
 
@@ -122,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_page_has_all_rows() {
-        let page = page(&sample());
+        let page = page(&sample(), &[]);
         for text in [
             "| M1 | A model, prompt | 1024 t/s | llama.cpp: 341 t/s | 3.00 × | ≥ 2.00 | 4.00 | met |",
             "| M2 | A model, tokens |  |  | 0.50 × | ≥ 1.00 |  | **missed** |",
@@ -136,5 +174,22 @@ mod tests {
         ] {
             assert!(page.contains(text), "{text} in\n{page}");
         }
+    }
+
+    #[test]
+    fn another_run_tells_what_the_first_could_not() {
+        let mut other = sample();
+        other.environment.gpu = Some("A card".into());
+        other.rows = vec![
+            Entry::new("G1-fast", "GPU", "Kernel").value(2.0, "×").at_least(1.0),
+            Entry::new("M2", "Models", "A model, tokens").value(0.9, "×").at_least(1.0),
+        ];
+        let page = page(&sample(), &[other]);
+        for text in
+            ["# On A card", "| GPU | A card |", "| G1-fast | Kernel |  |  | 2.00 × | ≥ 1.00 |  | met |", "0.50 ×"]
+        {
+            assert!(page.contains(text), "{text} in\n{page}");
+        }
+        assert!(!page.contains("| G1 |") && !page.contains("0.90 × | ≥"), "{page}");
     }
 }

@@ -22,6 +22,8 @@ pub fn probe(args: &[String]) -> Result<Value> {
     match (what.as_str(), &numbers[..]) {
         ("run", &[n_prompt, n_gen]) => run(Path::new(path), n_threads, n_prompt, n_gen),
         ("cycles", &[n]) => cycles(Path::new(path), n_threads, n),
+        #[cfg(feature = "gpu")]
+        ("gpu-time", &[n_prompt, n_gen]) => crate::gpu::device_time(Path::new(path), n_prompt, n_gen),
         _ => Err("no such probe".into()),
     }
 }

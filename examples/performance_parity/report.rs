@@ -136,6 +136,15 @@ impl Entry {
         self
     }
 
+    /// Without a bar: it only tells.
+    pub fn unjudged(mut self) -> Entry {
+        (self.must, self.goal) = (None, None);
+        if matches!(self.status, Status::Pass | Status::Fail) {
+            self.status = Status::Info;
+        }
+        self
+    }
+
     fn judged(mut self) -> Entry {
         self.status = match (self.value, self.must) {
             (None, _) => Status::NotMeasured,
@@ -261,6 +270,7 @@ pub fn sample() -> Report {
             git_commit: None,
             llama_cpp: "v0.5.0".into(),
             n_threads: 2,
+            gpu: None,
             load_average: 0.1,
             warnings: vec!["busy".into()],
         },

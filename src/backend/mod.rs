@@ -92,6 +92,11 @@ pub trait Backend: Send {
     /// Bytes of all persistent buffers.
     fn state_size(&self) -> usize;
 
+    /// For each of its devices the bytes of persistent buffers, and of results and scratch as far as it keeps them.
+    fn memory(&self) -> Vec<[usize; 2]> {
+        vec![[self.state_size(), 0]]
+    }
+
     /// How many threads may work, the caller's included.
     fn set_n_threads(&mut self, n_threads: usize);
 

@@ -250,6 +250,10 @@ impl Backend for Split {
         self.devices.iter().map(|d| d.state_size()).sum()
     }
 
+    fn memory(&self) -> Vec<[usize; 2]> {
+        self.devices.iter().flat_map(|d| d.memory()).collect()
+    }
+
     fn set_n_threads(&mut self, n_threads: usize) {
         self.devices.iter_mut().for_each(|d| d.set_n_threads(n_threads));
     }

@@ -98,6 +98,12 @@ pub(super) fn device_of_adapter(adapter: usize) -> ggml_backend_dev_t {
     first(|d| d.adapter == Some(adapter))
 }
 
+/// The memory of an adapter, or of the CPU.
+pub(super) fn buffer_type_of(adapter: Option<usize>) -> ggml_backend_buffer_type_t {
+    let device = devices().find(|d| d.adapter == adapter).unwrap_or_else(|| LazyLock::force(&CPU));
+    std::ptr::from_ref(&device.buffer_type).cast_mut()
+}
+
 /// What the `buffer` of every tensor of this library points at: all its memory is of one kind.
 pub(super) fn cpu_buffer() -> ggml_backend_buffer_t {
     std::ptr::from_ref(LazyLock::force(&CPU_BUFFER)).cast_mut()

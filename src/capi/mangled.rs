@@ -108,6 +108,9 @@ mod breakdown {
     /// llama_memory_breakdown_data: bytes of weights, of the context, and of temporary results.
     type Data = [usize; 3];
 
+    /// What is told of each device.
+    type Entries<V> = Vec<(Option<usize>, V)>;
+
     const _: () = assert!(size_of::<Map>() == 48 && size_of::<Node<Data>>() == 64 && size_of::<Node<usize>>() == 48);
 
     /// llama_get_memory_breakdown(llama_context const*): bytes by kind of memory. The caller passes where the map goes.
@@ -128,46 +131,83 @@ mod breakdown {
     #[unsafe(export_name = "_ZNK11llama_model16memory_breakdownEv")]
     unsafe extern "C" fn llama_model_memory_breakdown(map: *mut Map, model: *const llama_model) -> *mut Map {
         // SAFETY: the caller promises memory for the map, and NULL or a live model.
-        unsafe { fill(map, || Ok(handle_ref(model)?.model.size() as usize)) }
+        unsafe {
+            fill(map, || {
+                let by_device = handle_ref(model)?.model.memory_by_device();
+                Ok(by_device.into_iter().map(|(device, [weights, ..])| (device, weights)).collect())
+            })
+        }
     }
 
     /// # Safety
     /// `ctx` must be NULL or a live context.
-    unsafe fn context_memory(ctx: *const llama_context) -> Result<Data> {
+    unsafe fn context_memory(ctx: *const llama_context) -> Result<Entries<Data>> {
         // SAFETY: the caller's promise.
-        let context = unsafe { handle_ref(ctx) }?.context()?;
-        Ok([context.model().size() as usize, context.state_size(), 0])
+        Ok(unsafe { handle_ref(ctx) }?.context()?.memory_by_device())
     }
 
-    /// Makes a map of one entry, the memory of the CPU, or an empty one after an error.
+    /// Makes a map with an entry for each device, or an empty one after an error.
     ///
     /// # Safety
     /// `map` must have room for a map.
-    unsafe fn fill<V>(map: *mut Map, value: impl FnOnce() -> Result<V>) -> *mut Map {
+    unsafe fn fill<V>(map: *mut Map, entries: impl FnOnce() -> Result<Entries<V>>) -> *mut Map {
         // SAFETY: the caller promises room; it is written before anyone reads it.
-        unsafe {
+        let header = unsafe {
             let header = &raw mut (*map).header;
             header.write(NodeBase { color: RED, parent: std::ptr::null_mut(), left: header, right: header });
             (*map).compare = 0;
             (*map).count = 0;
-        }
+            header
+        };
         guard((), || {
-            let value = value()?;
-            // SAFETY: the map was made empty above; its destructor frees nodes as operator new's memory, which is malloc's.
-            unsafe {
-                let node: *mut Node<V> = libc::malloc(size_of::<Node<V>>()).cast();
+            let mut nodes = Vec::new();
+            for (device, value) in entries()? {
+                // SAFETY: any size may be asked for.
+                let node: *mut Node<V> = unsafe { libc::malloc(size_of::<Node<V>>()) }.cast();
                 if node.is_null() {
+                    nodes.into_iter().for_each(|(_, node): (_, *mut NodeBase)| {
+                        // SAFETY: malloc gave it, and nobody else has it.
+                        unsafe { libc::free(node.cast()) }
+                    });
                     return Err(Error::Memory("a node of a map".into()));
                 }
-                let header = &raw mut (*map).header;
                 let none = std::ptr::null_mut();
-                let base = NodeBase { color: BLACK, parent: header, left: none, right: none };
-                node.write(Node { base, key: ggml_backend_cpu_buffer_type(), value });
-                header.write(NodeBase { color: RED, parent: node.cast(), left: node.cast(), right: node.cast() });
-                (*map).count = 1;
+                let base = NodeBase { color: BLACK, parent: none, left: none, right: none };
+                let key = device::buffer_type_of(device);
+                // SAFETY: malloc gave room for it.
+                unsafe { node.write(Node { base, key, value }) };
+                nodes.push((key as usize, node.cast::<NodeBase>()));
+            }
+            nodes.sort_by_key(|(key, _)| *key);
+            let nodes: Vec<*mut NodeBase> = nodes.into_iter().map(|(_, node)| node).collect();
+            if let (Some(first), Some(last)) = (nodes.first(), nodes.last()) {
+                // SAFETY: the map was made above and the nodes are its own; its destructor frees them as operator new's
+                // memory, which is malloc's.
+                unsafe {
+                    let root = tree(&nodes, header, nodes.len().ilog2());
+                    (*root).color = BLACK;
+                    header.write(NodeBase { color: RED, parent: root, left: *first, right: *last });
+                    (*map).count = nodes.len();
+                }
             }
             Ok(())
         });
         map
+    }
+
+    /// Makes a tree of nodes in their order: all levels are full but the last, whose nodes are red. NULL of none.
+    ///
+    /// # Safety
+    /// The nodes must be writable, and nobody else's.
+    unsafe fn tree(nodes: &[*mut NodeBase], parent: *mut NodeBase, levels: u32) -> *mut NodeBase {
+        let Some(node) = nodes.get(nodes.len() / 2).copied() else { return std::ptr::null_mut() };
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*node).color = if levels == 0 { RED } else { BLACK };
+            (*node).parent = parent;
+            (*node).left = tree(&nodes[..nodes.len() / 2], node, levels.saturating_sub(1));
+            (*node).right = tree(&nodes[nodes.len() / 2 + 1..], node, levels.saturating_sub(1));
+        }
+        node
     }
 }

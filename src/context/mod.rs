@@ -111,6 +111,19 @@ impl Context {
         })
     }
 
+    /// Bytes of weights, persistent buffers and temporary results on each adapter that the model is on (by number), and last on
+    /// the processor (`None`).
+    pub fn memory_by_device(&self) -> Vec<(Option<usize>, [usize; 3])> {
+        let mut by_device = self.model.memory_by_device();
+        let own = self.backend.memory();
+        // The plain backend keeps everything on the processor.
+        let first = by_device.len().saturating_sub(own.len());
+        for ((_, of), [states, results]) in by_device[first..].iter_mut().zip(own) {
+            (of[1], of[2]) = (states, results);
+        }
+        by_device
+    }
+
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
         &self.model

@@ -171,6 +171,14 @@ impl Model {
         self.offload.as_ref()
     }
 
+    /// Bytes of weights on each adapter (by number), and last on the processor (`None`); room for what a context adds.
+    pub fn memory_by_device(&self) -> Vec<(Option<usize>, [usize; 3])> {
+        let Some(offload) = &self.offload else { return vec![(None, [self.size() as usize, 0, 0])] };
+        let (on_gpus, on_cpu) = offload.memory(self.weights());
+        let gpus = offload.adapters().iter().map(|i| Some(*i)).zip(on_gpus);
+        gpus.chain([(None, on_cpu)]).map(|(device, weights)| (device, [weights as usize, 0, 0])).collect()
+    }
+
     /// Metadata in the order of the file, arrays left out, as text.
     pub fn meta(&self) -> &[(String, Vec<u8>)] {
         &self.meta

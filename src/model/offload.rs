@@ -75,6 +75,11 @@ impl Offload {
         self.automatic
     }
 
+    /// Bytes of weights on each adapter, and on the processor.
+    pub fn memory(&self, tensors: &[WeightRef]) -> (Vec<u64>, u64) {
+        (Vec::new(), tensors.iter().map(|w| w.bytes().len() as u64).sum())
+    }
+
     /// # Errors
     /// Always: there is none.
     pub fn backend(&self, n_threads: usize, _offload_kqv: bool) -> Result<Box<dyn Backend>> {
@@ -175,6 +180,14 @@ impl Offload {
     /// Whether nobody asked for a number of layers on GPUs: the processor computes where one fails.
     pub fn is_automatic(&self) -> bool {
         self.automatic
+    }
+
+    /// Bytes of weights on each adapter, and on the processor.
+    pub fn memory(&self, tensors: &[WeightRef]) -> (Vec<u64>, u64) {
+        let cpu = self.adapters.len();
+        let stays = |w: &&WeightRef| self.layers.devices_of(&w.name, tensors).contains(&cpu);
+        let on_cpu = tensors.iter().filter(stays).map(|w| w.bytes().len() as u64).sum();
+        (self.weights.iter().map(|w| w.size()).collect(), on_cpu)
     }
 
     /// A backend for a context; without `offload_kqv` caches, and attention over them, stay on the processor.

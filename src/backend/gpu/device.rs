@@ -4,6 +4,7 @@
 use super::shader::Shaders;
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, ThreadId};
@@ -46,6 +47,8 @@ pub struct Device {
     pub abilities: Abilities,
     /// Pipelines made so far.
     pub shaders: Shaders,
+    /// Buffers made so far.
+    pub buffers_made: AtomicU64,
     failures: Arc<Mutex<Failures>>,
 }
 
@@ -70,6 +73,10 @@ pub struct Abilities {
     /// Bytes of a workgroup's memory.
     pub workgroup_memory: u32,
 }
+
+/// Bytes that are taken from the driver at a time for buffers of less: half of it may stay unused. wgpu's own choice is up to
+/// 256 MiB; buffers of weights are larger than either.
+const BLOCK: u64 = 16 << 20;
 
 static ADAPTERS: LazyLock<Vec<Adapter>> = LazyLock::new(|| {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -233,7 +240,7 @@ impl Device {
             required_features: features,
             required_limits: limits.clone(),
             experimental_features: experimental,
-            memory_hints: wgpu::MemoryHints::Performance,
+            memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: BLOCK..BLOCK },
             trace: wgpu::Trace::Off,
         });
         let (device, queue) = block_on(opened).map_err(|e| Error::Device(format!("{}: {e}", of.description)))?;
@@ -260,7 +267,8 @@ impl Device {
         };
         log::info!("{}: {} ({abilities:?})", of.name, of.description);
         let shaders = Shaders::new(&device, &info, features.contains(wgpu::Features::PIPELINE_CACHE));
-        Ok(Device { device, queue, name: of.name.clone(), abilities, shaders, failures })
+        let name = of.name.clone();
+        Ok(Device { device, queue, name, abilities, shaders, buffers_made: AtomicU64::new(0), failures })
     }
 
     /// The error that the calling thread caused since its last call, if any. A lost device stays lost.
@@ -294,6 +302,7 @@ impl Device {
             let limit = self.abilities.max_binding;
             return Err(Error::Unsupported(format!("{label}: {size} bytes; {} binds at most {limit}", self.name)));
         }
+        self.buffers_made.fetch_add(1, Ordering::Relaxed);
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let valid = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {

@@ -7,6 +7,7 @@
 mod cache;
 pub mod device;
 mod masks;
+pub mod memory;
 mod profile;
 mod program;
 pub mod shader;
@@ -140,6 +141,13 @@ impl Gpu {
                 let ample = (size as u64).next_power_of_two().min(self.device.abilities.max_binding).max(size as u64);
                 self.ahead = None;
                 *buffer = self.device.buffer(label, if label == "masks" { ample } else { size as u64 }, usage)?;
+                if label == "arena" {
+                    log::info!(
+                        "{}: {:.1} MiB of results and scratch",
+                        self.device.name,
+                        size as f64 / f64::from(1 << 20)
+                    );
+                }
                 b.generation += 1;
             }
         }
@@ -186,6 +194,7 @@ impl Gpu {
                 Some(profile) => {
                     profile.begin(&mut pass);
                     program.encode(&mut pass, range, |pass, i| profile.after(pass, &program.dispatches[i].kernel));
+                    profile.end(&mut pass);
                 }
             }
         }
@@ -289,6 +298,12 @@ impl Backend for Gpu {
 
     fn state_size(&self) -> usize {
         self.states.iter().map(|s| s.row_size() * s.rows).sum()
+    }
+
+    fn memory(&self) -> Vec<[usize; 2]> {
+        let b = &self.buffers;
+        let shared = [&b.arena, &b.masks, &b.staging, &b.counters];
+        vec![[self.state_size(), shared.iter().map(|buffer| buffer.size() as usize).sum()]]
     }
 
     fn set_n_threads(&mut self, _n_threads: usize) {}

@@ -1,5 +1,6 @@
 //! Where the time of a run goes: with `INFER_GPU_PROFILE=1` every dispatch is timed by the device, and a table of kernels is
-//! logged when the context ends.
+//! logged when the context ends. With `INFER_GPU_PROFILE=runs` only the begin and the end of all dispatches together are,
+//! which costs nothing.
 
 use super::device::Device;
 use super::shader::Kernel;
@@ -8,6 +9,9 @@ use std::collections::HashMap;
 
 /// Timestamps of one submit.
 const MAX: u32 = 4096;
+
+/// Asks for the times of runs, and their name in the table.
+const RUNS: &str = "runs";
 
 /// Times by kernel.
 pub struct Profile {
@@ -19,13 +23,15 @@ pub struct Profile {
     /// The kernels of the timestamps taken, after the first.
     pending: Vec<String>,
     taken: u32,
+    /// Time runs as a whole.
+    whole: bool,
     totals: HashMap<String, (u32, f64)>,
 }
 
 impl Profile {
     /// If the environment asks for it and the device can.
     pub fn from_environment(device: &Device) -> Option<Profile> {
-        std::env::var_os("INFER_GPU_PROFILE").filter(|v| v == "1")?;
+        let asked = std::env::var_os("INFER_GPU_PROFILE").filter(|v| v == "1" || v == RUNS)?;
         if !device.abilities.timestamps {
             log::warn!("{} has no timestamps within a pass: no profile", device.name);
             return None;
@@ -45,6 +51,7 @@ impl Profile {
             period: f64::from(device.queue.get_timestamp_period()),
             pending: Vec::new(),
             taken: 0,
+            whole: asked == RUNS,
             totals: HashMap::new(),
         })
     }
@@ -58,7 +65,7 @@ impl Profile {
 
     /// The timestamp after a dispatch.
     pub fn after(&mut self, pass: &mut wgpu::ComputePass, kernel: &Kernel) {
-        if self.taken < MAX {
+        if self.taken < MAX && !self.whole {
             pass.write_timestamp(&self.queries, self.taken);
             self.taken += 1;
             let format = kernel.format.map_or(String::new(), |f| format!(" {f}"));
@@ -67,6 +74,15 @@ impl Profile {
                 kernel.name,
                 kernel.constants.iter().map(|c| c.1).collect::<Vec<_>>()
             ));
+        }
+    }
+
+    /// The last timestamp of a pass.
+    pub fn end(&mut self, pass: &mut wgpu::ComputePass) {
+        if self.whole {
+            pass.write_timestamp(&self.queries, 1);
+            self.taken = 2;
+            self.pending.push(RUNS.into());
         }
     }
 

@@ -8,11 +8,14 @@ use crate::error::{Error, Result};
 use crate::quant::{self, DType};
 use crate::tensor::{Weight, WeightRef};
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most bytes of a shared buffer: few buffers, and little lost at the end of each.
 const CHUNK: u64 = 2 << 30;
+
+/// Room for what is not known when the last buffer is made.
+const SPARE: u64 = 1 << 20;
 
 /// Bytes handed to the queue before it is told to begin copying: bounds what waits in host memory.
 const FLUSH: u64 = 256 << 20;
@@ -75,8 +78,8 @@ struct State {
     tables: HashMap<Vec<u8>, Vector>,
     /// The buffer that is being filled, its size and how much of it is taken.
     chunk: Option<(wgpu::Buffer, u64, u64)>,
-    /// Bytes still to come, as far as known: the last chunk need not be larger.
-    expected: u64,
+    /// Sizes of the tensors to come, as far as known: a chunk ends where one of them does.
+    upcoming: VecDeque<u64>,
     /// Bytes of all buffers.
     size: u64,
     unflushed: u64,
@@ -99,8 +102,9 @@ impl Weights {
     /// # Errors
     /// [`Error::Aborted`] by `progress`; as for [`Weights::matrix`].
     pub fn upload_all(&self, tensors: &[&WeightRef], progress: &mut dyn FnMut(u64) -> bool) -> Result<()> {
-        self.lock().expected = tensors.iter().map(|w| device_size(w)).sum();
+        self.lock().upcoming = tensors.iter().map(|w| padded_size(w)).collect();
         for w in tensors {
+            self.lock().upcoming.pop_front();
             if w.ne[1] > 1 {
                 self.matrix(w)?;
             } else {
@@ -190,7 +194,6 @@ impl Weights {
     /// Room for `size` bytes, and where it begins.
     fn take(&self, state: &mut State, size: u64) -> Result<(wgpu::Buffer, u64)> {
         let size = size.max(16).next_multiple_of(16);
-        state.expected = state.expected.saturating_sub(size);
         if let Some((buffer, total, taken)) = &mut state.chunk
             && *total - *taken >= size
         {
@@ -199,9 +202,17 @@ impl Weights {
             return Ok((buffer.clone(), at));
         }
         let limit = self.device.abilities.max_binding & !15;
-        // Vectors that were not counted, and tables, come too.
-        let ahead = (state.expected + size + (1 << 20)).min(CHUNK);
-        let total = size.max(ahead).min(limit);
+        let mut total = size;
+        let mut rest = state.upcoming.iter();
+        let full = rest.by_ref().any(|next| {
+            let more = total + next <= CHUNK.min(limit);
+            total += if more { *next } else { 0 };
+            !more
+        });
+        if !full {
+            // Vectors that were not counted, and tables, come too.
+            total = (total + SPARE).min(limit).max(size);
+        }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let buffer = self.device.buffer("weights", total, usage)?;
         state.size += total;
@@ -288,6 +299,16 @@ pub fn device_size(w: &Weight) -> u64 {
     let layout = Layout::of(w.dtype);
     let row: usize = layout.planes.iter().map(|p| w.ne[0].div_ceil(layout.block) * p.size).sum();
     (row * w.n_rows()) as u64
+}
+
+/// The same with planes at their multiples of 16 bytes.
+fn padded_size(w: &Weight) -> u64 {
+    if w.ne[1] <= 1 {
+        return (4 * w.n_elements() as u64).next_multiple_of(16);
+    }
+    let layout = Layout::of(w.dtype);
+    let blocks = w.ne[0].div_ceil(layout.block) * w.n_rows();
+    layout.planes.iter().map(|p| ((blocks * p.size) as u64).next_multiple_of(16)).sum()
 }
 
 /// A field of the blocks of a type, in a plane of its own.
