@@ -221,7 +221,7 @@ fn make_backend(model: &Model, s: &Settings, params: &ContextParams) -> Result<(
     };
     let plain = std::env::var_os("INFER_BACKEND").is_some_and(|name| name == "reference");
     if plain || params.backend == BackendKind::Reference {
-        return with(Box::new(Reference::default()));
+        return with(Box::<Reference>::default());
     }
     if let Some(offload) = model.offload() {
         match offload.backend(s.n_threads, params.offload_kqv).and_then(with) {
