@@ -124,10 +124,11 @@ impl Report {
             (
                 "libinfer",
                 format!(
-                    "{}{}, {}, kernels for {}, {} threads",
+                    "{}{}{}, kernels for {}, {} threads",
                     e.infer_version,
                     e.git_commit.as_ref().map_or(String::new(), |c| format!(" at {c}")),
-                    e.rustc,
+                    // A machine that only measures has no compiler.
+                    if e.rustc.is_empty() { String::new() } else { format!(", {}", e.rustc) },
                     e.isa,
                     e.n_threads
                 ),
