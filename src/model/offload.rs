@@ -42,6 +42,7 @@ pub struct Offload {
     weights: Vec<Arc<Weights>>,
     #[cfg(feature = "gpu")]
     adapters: Vec<usize>,
+    automatic: bool,
     layers: Arc<Layers>,
 }
 
@@ -67,6 +68,11 @@ impl Offload {
     /// The numbers of the adapters that hold layers.
     pub fn adapters(&self) -> &[usize] {
         &[]
+    }
+
+    /// Whether nobody asked for a number of layers on GPUs.
+    pub fn is_automatic(&self) -> bool {
+        self.automatic
     }
 
     /// Bytes of weights on each adapter, and on the processor.
@@ -145,8 +151,13 @@ impl Offload {
                 tensors.iter().filter(|w| layers.devices_of(&w.name, tensors).contains(&number)).collect();
             // Tensors of a layer beside each other: products over the same activations share a dispatch if they share a buffer.
             own.sort_by_key(|w| (layer_of(&w.name), w.name.clone()));
+            let mut uploaded = own.iter();
             here.upload_all(&own, &mut |n| {
                 done += n;
+                // The processor does not need what GPUs alone compute with.
+                if let Some(w) = uploaded.next().filter(|w| !layers.devices_of(&w.name, tensors).contains(&cpu)) {
+                    w.data.release();
+                }
                 progress((done as f32 / total).min(1.0))
             })?;
             log::info!("{}: {:.1} MiB of weights", adapter.name, here.size() as f64 / f64::from(1 << 20));
@@ -157,12 +168,18 @@ impl Offload {
             chosen.iter().map(|(_, a)| &*a.name).collect::<Vec<_>>().join(", ")
         );
         let adapters = chosen.iter().map(|(i, _)| *i).collect();
-        Ok(Some(Offload { weights, adapters, layers: Arc::new(layers) }))
+        let automatic = params.n_gpu_layers < 0;
+        Ok(Some(Offload { weights, adapters, automatic, layers: Arc::new(layers) }))
     }
 
     /// The numbers of the adapters that hold layers.
     pub fn adapters(&self) -> &[usize] {
         &self.adapters
+    }
+
+    /// Whether nobody asked for a number of layers on GPUs: the processor computes where one fails.
+    pub fn is_automatic(&self) -> bool {
+        self.automatic
     }
 
     /// Bytes of weights on each adapter, and on the processor.

@@ -6,18 +6,20 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod faults;
 mod memory;
 mod models;
+mod real;
 
 use common::compare::distance;
 use common::engine::{Engine, Ours, Setup, Tok};
 use common::tiny::{self, Tiny};
-use infer::backend::gpu::device::{Adapter, AdapterKind, adapters, default_adapter};
+use infer::backend::gpu::device::{Adapter, AdapterKind, Device, adapters, default_adapter};
 use infer::backend::gpu::weights::Weights;
 use infer::backend::gpu::{Gpu, shader};
 use infer::backend::{Backend, Seen, reference::Reference};
 use infer::context::BackendKind;
-use infer::error::Result;
+use infer::error::{Error, Result};
 use infer::gguf::{Bytes, Source};
 use infer::graph::plan::plan;
 use infer::graph::{

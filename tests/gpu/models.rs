@@ -8,9 +8,11 @@ const SAME: f64 = 1e-6;
 /// The same where products are of halves: half the squared error of the logits, which are at most some units large.
 const SAME_BY_HALVES: f64 = 5e-6;
 
-/// The model with its last layers on the adapter of the tests; `None`: there is no adapter.
+/// The model with its last layers, or by -1 all, on the adapter of the tests; `None`: there is no adapter.
 pub fn offloaded(path: &std::path::Path, n_gpu_layers: i32) -> Option<Arc<Model>> {
     let adapter = adapter()?;
+    // A failure must be an error, not a reason to compute on the processor.
+    let n_gpu_layers = if n_gpu_layers < 0 { i32::MAX } else { n_gpu_layers };
     let number = adapters().iter().position(|a| std::ptr::eq(a, adapter)).unwrap();
     let offload = OffloadParams { n_gpu_layers, adapters: Some(vec![number]), ..OffloadParams::default() };
     let params = ModelParams { offload, ..ModelParams::default() };

@@ -120,12 +120,14 @@ impl Number for BF16 {
     }
 }
 
-/// Rows that are multiplied side by side, to have enough sums under way.
-const ROWS: usize = 4;
+/// Rows whose results are handed on together.
+const ROWS: usize = 8;
 
-/// Elements between two fetches ahead, and how many bytes ahead.
-const FETCH: usize = 32;
-const AHEAD: usize = 1024;
+/// Vectors of eight elements under way for each token, to have enough sums under way in one row.
+const SUMS: usize = 4;
+
+/// How many bytes ahead weights are fetched: rows follow one another, so what is ahead of a row's end is the next row.
+const AHEAD: usize = 1536;
 
 impl FloatProduct<'_> {
     #[inline(always)]
@@ -208,41 +210,41 @@ fn few<S: Simd, N: Number, const T: usize>(
     sink: &mut dyn Sink,
 ) -> usize {
     let l = s.lanes();
-    let (k, weights, x_rows) = (w.k, w, x);
-    let mut x: [&[f32]; T] = [&[]; T];
-    for (t, x) in x.iter_mut().enumerate() {
-        *x = &x_rows.row(from + t)[..k];
+    let k = w.k;
+    let mut tokens: [&[f32]; T] = [&[]; T];
+    for (t, token) in tokens.iter_mut().enumerate() {
+        *token = &x.row(from + t)[..k];
     }
-    for first in rows.clone().step_by(ROWS) {
-        let mut w: [&[u8]; ROWS] = [&[]; ROWS];
-        for (r, w) in w.iter_mut().enumerate() {
-            // Rows beyond the end repeat the last one.
-            *w = &weights.row((first + r).min(rows.end - 1))[..k * N::SIZE];
-        }
-        let mut sums = [[l.zero(); ROWS]; T];
-        let whole = k / 8 * 8;
-        for at in (0..whole).step_by(8) {
-            for r in 0..ROWS {
-                if at % FETCH == 0 {
-                    l.prefetch(w[r].as_ptr().wrapping_add(at * N::SIZE + AHEAD));
-                }
-                let w = N::load(l, &w[r][at * N::SIZE..]);
+    let mut out = [[0.0; ROWS]; T];
+    for row in rows.clone() {
+        let bytes = &w.row(row)[..k * N::SIZE];
+        let mut sums = [[l.zero(); SUMS]; T];
+        let whole = k / (8 * SUMS) * (8 * SUMS);
+        for at in (0..whole).step_by(8 * SUMS) {
+            for line in (0..8 * SUMS * N::SIZE).step_by(64) {
+                l.prefetch(bytes.as_ptr().wrapping_add(at * N::SIZE + AHEAD + line));
+            }
+            for i in 0..SUMS {
+                let at = at + 8 * i;
+                let w = N::load(l, &bytes[at * N::SIZE..]);
                 for t in 0..T {
-                    let x = x[t][at..].first_chunk().expect(EIGHT);
-                    sums[t][r] = l.fma(w, l.load_f32(x), sums[t][r]);
+                    let x = tokens[t][at..].first_chunk().expect(EIGHT);
+                    sums[t][i] = l.fma(w, l.load_f32(x), sums[t][i]);
                 }
             }
         }
-        let n_rows = ROWS.min(rows.end - first);
+        let r = (row - rows.start) % ROWS;
         for t in 0..T {
-            let mut out = [0.0; ROWS];
-            for (r, out) in out.iter_mut().enumerate() {
-                *out = l.sum(sums[t][r]);
-                for at in whole..k {
-                    *out += N::one(&w[r][at * N::SIZE..]) * x[t][at];
-                }
+            let [a, b, c, d] = sums[t];
+            out[t][r] = l.sum(l.add(l.add(a, b), l.add(c, d)));
+            for at in whole..k {
+                out[t][r] += N::one(&bytes[at * N::SIZE..]) * tokens[t][at];
             }
-            sink.put(from + t, first, &out[..n_rows]);
+        }
+        if r + 1 == ROWS || row + 1 == rows.end {
+            for t in 0..T {
+                sink.put(from + t, row - r, &out[t][..=r]);
+            }
         }
     }
     T

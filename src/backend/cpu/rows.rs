@@ -55,7 +55,7 @@ pub fn to_float<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f32]) {
             }
         }
         _ => {
-            if with_format(dtype, Unpack { l, bytes, out: &mut *out }) != Some(true)
+            if with_format(dtype, Unpack { s, bytes, out: &mut *out }) != Some(true)
                 && quant::dequantize(dtype, bytes, out).is_err()
             {
                 out.fill(f32::NAN);
@@ -64,13 +64,13 @@ pub fn to_float<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-struct Unpack<'a, L> {
-    l: L,
+struct Unpack<'a, S> {
+    s: S,
     bytes: &'a [u8],
     out: &'a mut [f32],
 }
 
-impl<L: Lanes> FormatVisitor for Unpack<'_, L> {
+impl<S: Simd> FormatVisitor for Unpack<'_, S> {
     /// Whether the bytes are aligned, so that they could be read.
     type Out = bool;
 
@@ -78,7 +78,7 @@ impl<L: Lanes> FormatVisitor for Unpack<'_, L> {
     fn visit<F: Format>(self) -> bool {
         let Some(blocks) = quant::blocks::<F>(self.bytes) else { return false };
         assert_eq!(blocks.len() * F::LEN, self.out.len());
-        let l = self.l;
+        let (s, l) = (self.s, self.s.lanes());
         let (whole, rest) = self.out.as_chunks_mut::<X_BLOCK>();
         let per_whole = X_BLOCK / F::LEN;
         let (whole_blocks, rest_blocks) = blocks.split_at(whole.len() * per_whole);
@@ -88,7 +88,7 @@ impl<L: Lanes> FormatVisitor for Unpack<'_, L> {
                 unpack_whole(l, blocks, piece);
             }
             for (piece, out) in pieces.iter().zip(out) {
-                piece.write::<L, F>(l, out);
+                piece.write::<S, F>(s, out);
             }
         }
         for (block, out) in rest_blocks.iter().zip(rest.chunks_exact_mut(F::LEN)) {
@@ -144,13 +144,10 @@ fn unpack_whole<L: Lanes, F: Format>(l: L, blocks: &[F], piece: &mut Piece) {
 
 impl Piece {
     #[inline(always)]
-    fn write<L: Lanes, F: Format>(&self, l: L, out: &mut [f32; X_BLOCK]) {
+    fn write<S: Simd, F: Format>(&self, s: S, out: &mut [f32; X_BLOCK]) {
         for (i, (out, u)) in out.as_chunks_mut::<16>().0.iter_mut().zip(self.u.as_chunks::<16>().0).enumerate() {
             let part = if F::HALVES { i } else { i / 2 };
-            let (d, m) = (l.splat_f32(self.d[part]), l.splat_f32(self.m[part]));
-            for (out, u) in out.as_chunks_mut::<8>().0.iter_mut().zip(u.as_chunks::<8>().0) {
-                l.store_f32(out, l.fma(l.bytes(*u), d, m));
-            }
+            s.widen_sixteen(u, self.d[part], self.m[part], out);
         }
     }
 }

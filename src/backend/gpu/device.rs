@@ -3,9 +3,11 @@
 
 use super::shader::Shaders;
 use crate::error::{Error, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, ThreadId};
 
 /// What kind of processor an adapter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Adapter {
     pub kind: AdapterKind,
     /// Bytes of its own memory, or of what it shares; 0: not known.
     pub memory: u64,
+    /// What devices are opened with.
+    limits: Mutex<wgpu::Limits>,
     opened: Mutex<Weak<Device>>,
 }
 
@@ -45,7 +49,14 @@ pub struct Device {
     pub shaders: Shaders,
     /// Buffers made so far.
     pub buffers_made: AtomicU64,
-    failure: Arc<Mutex<Option<Error>>>,
+    failures: Arc<Mutex<Failures>>,
+}
+
+/// What went wrong on a device: its loss concerns all, other errors the thread that caused them.
+#[derive(Default)]
+struct Failures {
+    lost: Option<String>,
+    of_threads: Vec<(ThreadId, Error)>,
 }
 
 /// What kernels may use.
@@ -78,22 +89,48 @@ static ADAPTERS: LazyLock<Vec<Adapter>> = LazyLock::new(|| {
     useful.enumerate().map(|(i, adapter)| Adapter::new(i, adapter)).collect()
 });
 
-/// The adapters of the system; looked for at the first call.
+/// All adapters of the system; looked for at the first call, which loads every driver that is installed.
 pub fn adapters() -> &'static [Adapter] {
     &ADAPTERS
+}
+
+/// The adapters that callers are told of: none with `INFER_GPU=none`, or where the system has no GPU and `INFER_GPU` is not
+/// set. A driver that computes in software brings its compiler, which would cost every process tens of megabytes.
+pub fn listed() -> &'static [Adapter] {
+    let look = match std::env::var("INFER_GPU") {
+        Ok(wanted) if !wanted.is_empty() => wanted != "none",
+        _ => may_have_gpu(),
+    };
+    if look { adapters() } else { &[] }
+}
+
+/// Whether the kernel has a driver of a GPU: each makes a device file.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn may_have_gpu() -> bool {
+    // DRM; NVIDIA's own, also of embedded boards; Windows' in a Linux subsystem; AMD's for compute; Adreno's; Mali's.
+    const NAMES: [(&str, &[&str]); 2] =
+        [("/dev/dri", &["renderD"]), ("/dev", &["nvidia", "nvhost", "nvgpu", "dxg", "kfd", "kgsl", "mali"])];
+    NAMES.iter().any(|(folder, names)| {
+        let has = |file: &std::ffi::OsStr| names.iter().any(|n| file.as_encoded_bytes().starts_with(n.as_bytes()));
+        std::fs::read_dir(folder).is_ok_and(|files| files.flatten().any(|file| has(&file.file_name())))
+    })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn may_have_gpu() -> bool {
+    true
 }
 
 /// The adapter that computes when the caller names none: the first that is no software, or the one whose name or description
 /// the environment variable `INFER_GPU` holds (`INFER_GPU=none`: no adapter).
 pub fn default_adapter() -> Option<&'static Adapter> {
     match std::env::var("INFER_GPU") {
-        Ok(wanted) if wanted == "none" => None,
         Ok(wanted) if !wanted.is_empty() => {
             let wanted = wanted.to_lowercase();
             let has = |a: &&Adapter| a.name.to_lowercase() == wanted || a.description.to_lowercase().contains(&wanted);
-            adapters().iter().find(has)
+            listed().iter().find(has)
         }
-        _ => adapters().iter().find(|a| a.kind != AdapterKind::Software),
+        _ => listed().iter().find(|a| a.kind != AdapterKind::Software),
     }
 }
 
@@ -107,6 +144,7 @@ impl Adapter {
         };
         let memory = device_memory(&adapter);
         Adapter {
+            limits: Mutex::new(adapter.limits()),
             adapter,
             name: format!("WGPU{number}"),
             description: info.name,
@@ -129,7 +167,35 @@ impl Adapter {
         *opened = Arc::downgrade(&device);
         Ok(device)
     }
+
+    /// What a device is opened with: all that the adapter has, unless restricted.
+    pub fn limits(&self) -> wgpu::Limits {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens with these limits from now on, instead of all that the adapter has.
+    pub fn restrict(&self, limits: wgpu::Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
 }
+
+/// What the shaders need and limits do not give. Workgroup memory is not asked for: kernels choose their sizes by it.
+fn lacking(limits: &wgpu::Limits) -> Option<String> {
+    let needs = [
+        ("storage buffers of a shader", limits.max_storage_buffers_per_shader_stage, STORAGE_BUFFERS),
+        ("bindings of a group", limits.max_bindings_per_bind_group, STORAGE_BUFFERS + 1),
+        ("threads of a workgroup", limits.max_compute_invocations_per_workgroup, MAX_THREADS),
+        ("threads of a workgroup side by side", limits.max_compute_workgroup_size_x, MAX_THREADS),
+    ];
+    let lacks = needs.iter().find(|(_, has, needed)| has < needed);
+    lacks.map(|(what, has, needed)| format!("at most {has} {what}; {needed} are needed"))
+}
+
+/// Storage buffers of `bindings.wgsl`; its parameters are a binding more.
+const STORAGE_BUFFERS: u32 = 7;
+
+/// Threads of the largest workgroups.
+const MAX_THREADS: u32 = 256;
 
 impl Device {
     fn open(of: &Adapter) -> Result<Device> {
@@ -165,7 +231,10 @@ impl Device {
         } else {
             wgpu::ExperimentalFeatures::disabled()
         };
-        let limits = of.adapter.limits();
+        let limits = of.limits();
+        if let Some(reason) = lacking(&limits) {
+            return Err(Error::Unsupported(format!("{} ({}) has {reason}", of.name, of.description)));
+        }
         let opened = of.adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("infer"),
             required_features: features,
@@ -175,14 +244,19 @@ impl Device {
             trace: wgpu::Trace::Off,
         });
         let (device, queue) = block_on(opened).map_err(|e| Error::Device(format!("{}: {e}", of.description)))?;
-        let failure: Arc<Mutex<Option<Error>>> = Arc::default();
-        let kept = failure.clone();
-        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| keep(&kept, describe(e))));
-        let kept = failure.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                keep(&kept, Error::Device(format!("lost: {message}")));
+        let failures: Arc<Mutex<Failures>> = Arc::default();
+        let kept = failures.clone();
+        // Called by the thread that causes the error.
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            let mut failures = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let thread = thread::current().id();
+            if failures.of_threads.iter().all(|(of, _)| *of != thread) {
+                failures.of_threads.push((thread, describe(e)));
             }
+        }));
+        let kept = failures.clone();
+        device.set_device_lost_callback(move |_, message| {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).lost = Some(message);
         });
         let abilities = Abilities {
             subgroup: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size.max(1)),
@@ -194,17 +268,28 @@ impl Device {
         log::info!("{}: {} ({abilities:?})", of.name, of.description);
         let shaders = Shaders::new(&device, &info, features.contains(wgpu::Features::PIPELINE_CACHE));
         let name = of.name.clone();
-        Ok(Device { device, queue, name, abilities, shaders, buffers_made: AtomicU64::new(0), failure })
+        Ok(Device { device, queue, name, abilities, shaders, buffers_made: AtomicU64::new(0), failures })
     }
 
-    /// The error that the device had since the last call, if any. A lost device stays lost.
+    /// The error that the calling thread caused since its last call, if any. A lost device stays lost.
     pub fn check(&self) -> Result<()> {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*failure {
-            None => Ok(()),
-            Some(Error::Device(reason)) if reason.starts_with("lost") => Err(Error::Device(reason.clone())),
-            Some(_) => Err(failure.take().expect("just seen")),
+        let Some(e) = self.told() else { return Ok(()) };
+        // Whatever is done on a lost device fails in its own way, and only polling tells of some losses.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::Poll)));
+        Err(self.told().unwrap_or(e))
+    }
+
+    fn told(&self) -> Option<Error> {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = &failures.lost {
+            return Some(Error::Device(format!("{} is lost: {reason}", self.name)));
         }
+        if failures.of_threads.is_empty() {
+            return None;
+        }
+        let thread = thread::current().id();
+        let i = failures.of_threads.iter().position(|(of, _)| *of == thread)?;
+        Some(failures.of_threads.swap_remove(i).1)
     }
 
     /// A buffer, or the reason why there is none.
@@ -241,17 +326,14 @@ impl Device {
     /// # Errors
     /// What the device had to say.
     pub fn wait(&self) -> Result<()> {
-        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        // wgpu panics when a device is lost while it is waited for; its callback was told before.
+        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::wait_indefinitely())));
         self.check()?;
-        polled.map(drop).map_err(|e| Error::Device(format!("lost: {e}")))
-    }
-}
-
-fn keep(failure: &Mutex<Option<Error>>, error: Error) {
-    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-    let lost = matches!(&error, Error::Device(reason) if reason.starts_with("lost"));
-    if failure.is_none() || lost {
-        *failure = Some(error);
+        match polled {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(Error::Device(format!("{}: {e}", self.name))),
+            Err(_) => Err(Error::Device(format!("{} failed while it was waited for", self.name))),
+        }
     }
 }
 

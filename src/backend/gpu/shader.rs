@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use crate::quant::DType;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A kernel with its constants: the key of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -296,6 +296,7 @@ pub struct Shaders {
     pub bindings: wgpu::BindGroupLayout,
     layout: wgpu::PipelineLayout,
     made: Mutex<HashMap<Kernel, wgpu::ComputePipeline>>,
+    spoiled: OnceLock<&'static str>,
     cache: Option<super::cache::DiskCache>,
 }
 
@@ -341,7 +342,12 @@ impl Shaders {
             immediate_size: 0,
         });
         let cache = can_cache.then(|| super::cache::DiskCache::open(device, info)).flatten();
-        Shaders { bindings, layout, made: Mutex::default(), cache }
+        Shaders { bindings, layout, made: Mutex::default(), spoiled: OnceLock::new(), cache }
+    }
+
+    /// Makes the text of a kernel invalid, as far as its pipelines are not made yet: how tests meet a shader that is refused.
+    pub fn spoil(&self, name: &'static str) {
+        let _ = self.spoiled.set(name);
     }
 
     /// The pipeline of a kernel, made at its first use.
@@ -353,7 +359,10 @@ impl Shaders {
         if let Some(pipeline) = made.get(kernel) {
             return Ok(pipeline.clone());
         }
-        let source = kernel.source()?;
+        let mut source = kernel.source()?;
+        if self.spoiled.get() == Some(&kernel.name) {
+            source.push_str("fn spoiled() -> u32 { return 0.5; }\n");
+        }
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let descriptor =

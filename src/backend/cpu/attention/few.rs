@@ -10,7 +10,7 @@ use crate::backend::cpu::simd::{Lanes, Simd};
 use crate::quant::DType;
 use std::ops::Range;
 
-/// KV rows between two steps of the softmax. A multiple of 16 and of every number of rows that are scored together.
+/// KV rows between two steps of the softmax. A multiple of 16.
 pub(super) const BLOCK: usize = 48;
 
 /// Queries that share the elements in registers at most.
@@ -199,7 +199,7 @@ fn score_cells<S: Simd, C: Cells>(
     match q.len() / stride.max(1) {
         1 => score_tile::<S, C, 1, 8>(s, rows, q, stride, scores, ahead),
         2 => score_tile::<S, C, 2, 4>(s, rows, q, stride, scores, ahead),
-        3 => score_tile::<S, C, 3, 3>(s, rows, q, stride, scores, ahead),
+        3 => score_tile::<S, C, 3, 4>(s, rows, q, stride, scores, ahead),
         4 => score_tile::<S, C, 4, 2>(s, rows, q, stride, scores, ahead),
         _ => {}
     }
@@ -217,46 +217,61 @@ fn score_tile<S: Simd, C: Cells, const Q: usize, const R: usize>(
     let l = s.lanes();
     let (base, row_stride) = rows.pointer();
     assert!(q.len() == Q * stride && scores.len() == Q * BLOCK && rows.n <= BLOCK && stride.is_multiple_of(8));
-    for first in (0..rows.n).step_by(R) {
-        let mut at = [base; R];
-        for (r, at) in at.iter_mut().enumerate() {
-            *at = base.wrapping_add((first + r).min(rows.n - 1) * row_stride);
-            ahead.row(l, first + r);
-        }
-        let mut dots = [[l.zero(); R]; Q];
-        for i in 0..stride / 8 {
-            for r in 0..R {
-                // SAFETY: `pointer` checked that all rows lie in their data, with `stride` elements each.
-                let k = unsafe { C::eight(l, at[r], i) };
-                for (a, dots) in dots.iter_mut().enumerate() {
-                    // SAFETY: the assertion above: each of the Q queries has `stride` elements.
-                    let q = l.load_f32(unsafe { &*q.as_ptr().add(a * stride + 8 * i).cast() });
-                    dots[r] = l.fma(k, q, dots[r]);
+    for eight in (0..rows.n).step_by(8) {
+        let mut of_eight = [[l.zero(); 8]; Q];
+        for part in (0..8).step_by(R) {
+            let at = rows_at::<S, R>(s, base, row_stride, eight + part, rows.n, ahead);
+            let mut dots = [[l.zero(); R]; Q];
+            for i in 0..stride / 8 {
+                for r in 0..R {
+                    // SAFETY: `pointer` checked that all rows lie in their data, with `stride` elements each.
+                    let k = unsafe { C::eight(l, at[r], i) };
+                    for (a, dots) in dots.iter_mut().enumerate() {
+                        // SAFETY: the assertion above: each of the Q queries has `stride` elements.
+                        let q = l.load_f32(unsafe { &*q.as_ptr().add(a * stride + 8 * i).cast() });
+                        dots[r] = l.fma(k, q, dots[r]);
+                    }
                 }
             }
+            for (of_eight, dots) in of_eight.iter_mut().zip(dots) {
+                of_eight[part..part + R].copy_from_slice(&dots);
+            }
         }
-        put_scores::<S, Q, R>(s, dots, &[1.0; Q], first, scores);
+        put_scores::<S, Q>(s, of_eight, &[1.0; Q], eight, scores);
     }
 }
 
-/// Adds up lanes four by four, and writes the scores of rows `first ..`.
+/// Rows `first .. first + R`, of which those beyond `n` are the last again; asks for what is read later.
 #[inline(always)]
-pub(super) fn put_scores<S: Simd, const Q: usize, const R: usize>(
+pub(super) fn rows_at<S: Simd, const R: usize>(
     s: S,
-    dots: [[<S::Lanes as Lanes>::F; R]; Q],
+    base: *const u8,
+    stride: usize,
+    first: usize,
+    n: usize,
+    ahead: Ahead,
+) -> [*const u8; R] {
+    let mut at = [base; R];
+    for (r, at) in at.iter_mut().enumerate() {
+        *at = base.wrapping_add((first + r).min(n - 1) * stride);
+        ahead.row(s.lanes(), first + r);
+    }
+    at
+}
+
+/// Adds up lanes, and writes the scores of rows `first .. first + 8`.
+#[inline(always)]
+pub(super) fn put_scores<S: Simd, const Q: usize>(
+    s: S,
+    dots: [[<S::Lanes as Lanes>::F; 8]; Q],
     units: &[f32; Q],
     first: usize,
     scores: &mut [f32],
 ) {
-    let l = s.lanes();
-    for from in (0..Q * R).step_by(4) {
-        let mut four = [l.zero(); 4];
-        for (j, four) in four.iter_mut().enumerate().take(Q * R - from) {
-            *four = dots[(from + j) / R][(from + j) % R];
-        }
-        for (j, sum) in l.sum4(four).into_iter().enumerate().take(Q * R - from) {
-            let (a, r) = ((from + j) / R, (from + j) % R);
-            scores[a * BLOCK + first + r] = sum * units[a];
+    for (a, (dots, unit)) in dots.into_iter().zip(units).enumerate() {
+        let sums = s.lanes().sum8(dots);
+        for (score, sum) in scores[a * BLOCK + first..][..8].iter_mut().zip(sums) {
+            *score = sum * unit;
         }
     }
 }

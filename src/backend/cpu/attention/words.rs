@@ -2,7 +2,7 @@
 //! values weights of 16 bits. A product of 16 bits does two multiplications in one lane, where floats need a conversion each.
 
 use super::cells::{block_bytes, block_scale};
-use super::few::{Ahead, BLOCK, BlockRows, put_scores};
+use super::few::{Ahead, BLOCK, BlockRows, put_scores, rows_at};
 use crate::backend::cpu::math;
 use crate::backend::cpu::simd::{Lanes, Simd};
 use crate::quant::legacy::Q8_0;
@@ -52,25 +52,27 @@ fn words_tile<S: Simd, const Q: usize, const R: usize>(
     let l = s.lanes();
     let (base, row_stride) = rows.pointer();
     assert!(q.len() == Q * stride && scores.len() == Q * BLOCK && rows.n <= BLOCK && stride.is_multiple_of(32));
-    for first in (0..rows.n).step_by(R) {
-        let mut at = [base; R];
-        for (r, at) in at.iter_mut().enumerate() {
-            *at = base.wrapping_add((first + r).min(rows.n - 1) * row_stride);
-            ahead.row(l, first + r);
-        }
-        let mut dots = [[l.zero(); R]; Q];
-        for b in 0..stride / 32 {
-            for r in 0..R {
-                // SAFETY: `pointer` checked that all rows lie in their data, with `stride` elements each.
-                let (k, d) = unsafe { (l.widen_i16(block_bytes(at[r], b)), block_scale(l, at[r], b)) };
-                for (a, dots) in dots.iter_mut().enumerate() {
-                    // SAFETY: the assertion above: each of the Q queries has `stride` elements.
-                    let q = unsafe { &*q.as_ptr().add(a * stride + 32 * b).cast() };
-                    dots[r] = l.mul_add_lanes(dots[r], s.dot_words(k, q), d);
+    for eight in (0..rows.n).step_by(8) {
+        let mut of_eight = [[l.zero(); 8]; Q];
+        for part in (0..8).step_by(R) {
+            let at = rows_at::<S, R>(s, base, row_stride, eight + part, rows.n, ahead);
+            let mut dots = [[l.zero(); R]; Q];
+            for b in 0..stride / 32 {
+                for r in 0..R {
+                    // SAFETY: `pointer` checked that all rows lie in their data, with `stride` elements each.
+                    let (k, d) = unsafe { (l.widen_i16(block_bytes(at[r], b)), block_scale(l, at[r], b)) };
+                    for (a, dots) in dots.iter_mut().enumerate() {
+                        // SAFETY: the assertion above: each of the Q queries has `stride` elements.
+                        let q = unsafe { &*q.as_ptr().add(a * stride + 32 * b).cast() };
+                        dots[r] = l.mul_add_lanes(dots[r], s.dot_words(k, q), d);
+                    }
                 }
             }
+            for (of_eight, dots) in of_eight.iter_mut().zip(dots) {
+                of_eight[part..part + R].copy_from_slice(&dots);
+            }
         }
-        put_scores::<S, Q, R>(s, dots, units, first, scores);
+        put_scores::<S, Q>(s, of_eight, units, eight, scores);
     }
 }
 

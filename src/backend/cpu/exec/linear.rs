@@ -19,8 +19,11 @@ use std::ops::Range;
 /// Tokens from which multiplying takes far longer than reading.
 const MANY_TOKENS: usize = 48;
 
+/// Bytes of weights per item when one token is computed, which memory bounds: long streams are read faster, as the hardware
+/// fetches ahead in each of them.
+const STREAM_BYTES: usize = 256 << 10;
 /// Bytes of weights per item when few tokens are computed.
-const ITEM_BYTES: usize = 32 << 10;
+const ITEM_BYTES: usize = 128 << 10;
 
 /// Whether a weight is multiplied by integer kernels.
 pub fn takes_blocks(w: &Value, address: usize) -> bool {
@@ -245,7 +248,8 @@ impl Split {
         if n < MANY_TOKENS {
             // Even shares for the threads, in pieces that hide what taking them costs.
             let whole = if n < panel_tokens(isa, w.k) { 4 } else { PANEL_ROWS };
-            let rows = (ITEM_BYTES / w.row_size().max(1)).min(w.m.div_ceil(2 * n_threads)).next_multiple_of(whole);
+            let bytes = if n == 1 { STREAM_BYTES } else { ITEM_BYTES };
+            let rows = (bytes / w.row_size().max(1)).min(w.m.div_ceil(2 * n_threads)).next_multiple_of(whole);
             return Split { m: w.m, n, rows: rows.clamp(whole, MAX_ITEM_ROWS), tokens: n };
         }
         // Few panels are shared by token, which unpacks them more than once.

@@ -236,6 +236,15 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn widen_sixteen(self, u: &[u8; 16], d: f32, m: f32, out: &mut [f32; 16]) {
+        // SAFETY: AVX-512 F is there; the references cover sixteen elements.
+        unsafe {
+            let u = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(u.as_ptr().cast())));
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_fmadd_ps(u, _mm512_set1_ps(d), _mm512_set1_ps(m)));
+        }
+    }
+
+    #[inline(always)]
     fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>) {
         // SAFETY: the instructions are there.
         unsafe { sweep_i8::<HALVES>(self, panel, x, emit) }

@@ -215,6 +215,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.lanes().add_pairs(acc, pairs, weights)
     }
 
+    /// `u * d + m` of sixteen bytes.
+    #[inline(always)]
+    fn widen_sixteen(self, u: &[u8; 16], d: f32, m: f32, out: &mut [f32; 16]) {
+        let l = self.lanes();
+        let (d, m) = (l.splat_f32(d), l.splat_f32(m));
+        for (out, u) in out.as_chunks_mut::<8>().0.iter_mut().zip(u.as_chunks::<8>().0) {
+            l.store_f32(out, l.fma(l.bytes(*u), d, m));
+        }
+    }
+
     /// Multiplies a panel with every token. `emit(token, sums)` gets the sums of the panel's 32 rows.
     fn sweep_i8<const HALVES: bool, const MAX: u8>(self, panel: PanelI8<'_>, x: Rows<'_, XBlock>, emit: Emit<'_>);
 
