@@ -53,7 +53,8 @@ impl Environment {
             cpu: field(&file("/proc/cpuinfo"), "model name"),
             n_processors,
             memory_gib: (kib / f64::from(1 << 20) * 10.0).round() / 10.0,
-            kernel: file("/proc/sys/kernel/osrelease").trim().into(),
+            // Without what a distribution or a machine's owner adds.
+            kernel: file("/proc/sys/kernel/osrelease").trim().split('-').next().unwrap_or_default().into(),
             isa: kernels::best().name().into(),
             features: features(),
             rustc: output("rustc", &["--version"]).unwrap_or_default(),

@@ -246,13 +246,12 @@ fn measure(o: &Options) -> Result<Report> {
         .chain(&gpu::CASES)
         .filter(|case| (case.quick || !o.quick) && case.rows.iter().any(|id| matches(id)))
     {
-        let elapsed = start.elapsed().as_secs_f64();
-        if elapsed > o.limit {
+        if lab.end.is_some_and(|end| Instant::now() > end) {
             let why = format!("not begun: the run was limited to {} s", o.limit);
             rows.extend(case.rows.iter().map(|id| failed(id, &why)));
             continue;
         }
-        eprintln!("{elapsed:5.0} s  {}", case.rows.join(" "));
+        eprintln!("{:5.0} s  {}", lab.start.elapsed().as_secs_f64(), case.rows.join(" "));
         match (case.run)(&lab) {
             Ok(found) => rows.extend(found),
             Err(e) => rows.extend(case.rows.iter().map(|id| failed(id, &e.to_string()))),

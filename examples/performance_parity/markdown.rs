@@ -42,9 +42,6 @@ fn of_run(report: &Report) -> String {
     if report.quick {
         out += "**A short run: numbers are rough.**\n\n";
     }
-    for warning in &report.environment.warnings {
-        let _ = writeln!(out, "**Warning:** {}\n", cell(warning));
-    }
     out += &facts(report);
     let _ = writeln!(
         out,
@@ -65,7 +62,11 @@ fn of_run(report: &Report) -> String {
 }
 
 fn facts(report: &Report) -> String {
-    let mut out = String::from("| | |\n|---|---|\n");
+    let mut out = String::new();
+    for warning in &report.environment.warnings {
+        let _ = writeln!(out, "**Warning:** {}\n", cell(warning));
+    }
+    out += "| | |\n|---|---|\n";
     for (name, value) in report.facts() {
         let _ = writeln!(out, "| {name} | {} |", cell(&value));
     }
@@ -124,10 +125,11 @@ impl Report {
             (
                 "libinfer",
                 format!(
-                    "{}{}, {}, kernels for {}, {} threads",
+                    "{}{}{}, kernels for {}, {} threads",
                     e.infer_version,
                     e.git_commit.as_ref().map_or(String::new(), |c| format!(" at {c}")),
-                    e.rustc,
+                    // A machine that only measures has no compiler.
+                    if e.rustc.is_empty() { String::new() } else { format!(", {}", e.rustc) },
                     e.isa,
                     e.n_threads
                 ),
