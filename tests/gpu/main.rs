@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod models;
+mod sampling;
 
 use common::compare::distance;
 use common::engine::{Engine, Ours, Setup, Tok};

@@ -9,7 +9,7 @@ const SAME: f64 = 1e-6;
 const SAME_BY_HALVES: f64 = 5e-6;
 
 /// The model with its last layers on the adapter of the tests; `None`: there is no adapter.
-fn offloaded(path: &std::path::Path, n_gpu_layers: i32) -> Option<Arc<Model>> {
+pub(super) fn offloaded(path: &std::path::Path, n_gpu_layers: i32) -> Option<Arc<Model>> {
     let adapter = adapter()?;
     let number = adapters().iter().position(|a| std::ptr::eq(a, adapter)).unwrap();
     let offload = OffloadParams { n_gpu_layers, adapters: Some(vec![number]), ..OffloadParams::default() };
