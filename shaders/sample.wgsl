@@ -292,11 +292,12 @@ fn count_four(d: Digits, by_place: bool, shift: u32, digits: u32, key: vec4<u32>
 }
 
 // The `k` likeliest, in order, the first of equals first, become the first candidates. At least as many are as likely as the
-// k-th of what threads found likeliest; where those are too many to sort, digits of the order, then of the place, are looked
-// at until few enough are left.
+// k-th of what threads found likeliest, and where k is small not many more; where those are too many to sort, digits of the
+// order, then of the place, are looked at until few enough are left.
 fn list_best(row: Row, k: u32, lid: u32) {
     var d = Digits(vec2(0u), vec2(0u), 0u);
-    if row.n > MOST && k <= WG {
+    let few = k <= WG / 4u;
+    if row.n > MOST && few {
         let best = best_of_thread(row, lid);
         clear_bins(lid);
         atomicAdd(&bins[best.x >> 21u], 1u);
@@ -304,7 +305,10 @@ fn list_best(row: Row, k: u32, lid: u32) {
         find_digit(k, lid);
         d.least = workgroupUniformLoad(&found).x << 21u;
     }
-    var left = collect_all(row, d, lid);
+    var left = row.n;
+    if row.n <= MOST || few {
+        left = collect_all(row, d, lid);
+    }
     var above = 0u;
     let ready = left <= MOST;
     for (var pass_ = 0u; pass_ < 6u; pass_ += 1u) {
