@@ -324,11 +324,12 @@ fn models(folder: &std::path::Path) -> Vec<Arc<Model>> {
 #[test]
 fn chains_choose_as_on_the_processor() {
     let folder = tempfile::tempdir().unwrap();
-    for (model, n_steps) in models(folder.path()).into_iter().zip([64, 24, 8, 8]) {
+    for (model, n_steps) in models(folder.path()).into_iter().zip([64, 16, 4, 4]) {
         let n_vocab = model.hparams().unwrap().n_vocab;
-        for (name, on_device, make) in CHAINS {
+        // What stays on the processor need not be tried with every vocabulary.
+        for (name, on_device, make) in CHAINS.into_iter().filter(|c| c.1 || n_vocab == 160) {
             // Several outputs at once draw otherwise, see dist.
-            for (n_outputs, n_steps) in [(1, n_steps), (4, if n_vocab == 160 { 24 } else { 0 })] {
+            for (n_outputs, n_steps) in [(1, n_steps), (4, if n_vocab == 160 { 16 } else { 0 })] {
                 let chains = [false, true].map(|on_device| Shared::new(make(), n_outputs, on_device));
                 let what = format!("{name}, {n_vocab} tokens, {n_outputs} outputs");
                 assert_eq!(chains[1].recipe(0).is_some(), on_device, "{what}");
@@ -365,7 +366,7 @@ fn chains_choose_as_on_the_processor() {
 #[test]
 fn sequences_have_chains_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
-    for model in models(folder.path()) {
+    for model in models(folder.path()).into_iter().skip(1).step_by(2) {
         let n_seq = CHAINS.len() as i32 + 1;
         for of_some in [false, true] {
             let mut contexts = [(); 2].map(|()| context(&model, n_seq as u32, 1));
@@ -383,12 +384,12 @@ fn sequences_have_chains_of_their_own() {
             }
             let n_seq = chosen.len() as i32 + i32::from(of_some);
             let mut next: Vec<i32> = (0..n_seq).map(|seq| seq * 3 + 1).collect();
-            for pos in 0..24 {
+            for pos in 0..11 {
                 match pos {
-                    8 => attach(&mut contexts, 0, Some(CHAINS[8].2)),
-                    12 => attach(&mut contexts, 8, Some(CHAINS[13].2)),
-                    16 => attach(&mut contexts, 1, None),
-                    20 => attach(&mut contexts, 8, Some(CHAINS[0].2)),
+                    3 => attach(&mut contexts, 0, Some(CHAINS[8].2)),
+                    5 => attach(&mut contexts, 8, Some(CHAINS[13].2)),
+                    7 => attach(&mut contexts, 1, None),
+                    9 => attach(&mut contexts, 8, Some(CHAINS[0].2)),
                     _ => {}
                 }
                 let tokens: Vec<_> = next.iter().enumerate().map(|(seq, &id)| (id, pos, seq as i32)).collect();
