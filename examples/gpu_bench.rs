@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! cargo run --release --example gpu_bench -- MODEL.gguf [--depths 0,8192] [--kv f16|q8_0] [--sequences 64] [--repeat 3]
+//!     [--samplers]
 //! ```
 //!
+//! `--samplers` times single tokens that samplers choose, on the processor and on the device.
 //! `INFER_GPU` names an adapter, `INFER_GPU_PROFILE=1` tells where the time goes.
 
 use infer::context::{Batch, Context, ContextParams};
@@ -13,6 +15,9 @@ use infer::memory::SeqIds;
 use infer::model::offload::OffloadParams;
 use infer::model::{Model, ModelParams};
 use infer::quant::DType;
+use infer::sampling::{
+    AttachedChain, Chain, Row, RowSampler, Sampler, dist, greedy, min_p, sample, temp, top_k, top_p,
+};
 use std::time::Instant;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -40,7 +45,7 @@ fn main() -> Result<()> {
     log::set_max_level(log::LevelFilter::Info);
     let mut args = std::env::args().skip(1);
     let (mut path, mut depths, mut kv, mut sequences, mut repeat) = (None, vec![0], DType::F16, 0, 3);
-    let mut n_gpu_layers = -1;
+    let (mut n_gpu_layers, mut with_samplers) = (-1, false);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {
@@ -48,6 +53,7 @@ fn main() -> Result<()> {
             "--kv" => kv = if value()? == "q8_0" { DType::Q8_0 } else { DType::F16 },
             "--sequences" => sequences = value()?.parse()?,
             "--repeat" => repeat = value()?.parse()?,
+            "--samplers" => with_samplers = true,
             "--ngl" => n_gpu_layers = value()?.parse()?,
             _ => path = Some(arg),
         }
@@ -99,6 +105,9 @@ fn main() -> Result<()> {
             median(&mut tg)
         );
     }
+    if with_samplers {
+        samplers(&model, repeat)?;
+    }
     if sequences > 0 {
         together(&model, sequences, n_vocab)?;
     }
@@ -116,6 +125,91 @@ fn decode(ctx: &mut Context, n: usize, n_vocab: usize) -> Result<()> {
     let mut marks = vec![0i8; n];
     marks[n - 1] = 1;
     Ok(ctx.decode(&Batch::new(n, Some(&tokens), None, 0)?.with_logits(&marks)?)?)
+}
+
+/// Where a token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Place {
+    /// By the caller, who asks for the logits.
+    Caller,
+    /// By an attached chain that no device knows.
+    Attached,
+    /// By an attached chain, where the logits are.
+    Device,
+}
+
+/// A chain that only the processor knows.
+struct OnHost(AttachedChain);
+
+impl RowSampler for OnHost {
+    fn begin(&mut self) {
+        self.0.begin();
+    }
+
+    fn sample(&mut self, row: &mut Row) {
+        self.0.sample(row);
+    }
+}
+
+/// Single tokens after a prompt, each the one that was chosen before.
+fn samplers(model: &std::sync::Arc<Model>, repeat: usize) -> Result<()> {
+    type Make = fn() -> Vec<Box<dyn Sampler>>;
+    let chains: [(&str, Make); 5] = [
+        ("greedy", || vec![greedy()]),
+        ("top-k 40, top-p 0.95, min-p 0.05, temp 0.8, dist", || {
+            vec![top_k(40), top_p(0.95, 1), min_p(0.05, 1), temp(0.8), dist(1)]
+        }),
+        ("top-k 1000, temp 0.8, dist", || vec![top_k(1000), temp(0.8), dist(1)]),
+        ("min-p 0.05, temp 0.8, dist", || vec![min_p(0.05, 1), temp(0.8), dist(1)]),
+        ("top-p 0.95, temp 0.8, dist", || vec![top_p(0.95, 1), temp(0.8), dist(1)]),
+    ];
+    let n_vocab = model.hparams()?.n_vocab;
+    for (name, make) in chains {
+        let mut rates = Vec::new();
+        let mut chosen = Vec::new();
+        for place in [Place::Caller, Place::Attached, Place::Device] {
+            let params = ContextParams {
+                n_ctx: (N_PROMPT + N_GEN + 64) as u32,
+                n_outputs_max_per_seq: 1,
+                ..ContextParams::default()
+            };
+            let mut ctx = Context::new(model.clone(), &params)?;
+            let mut found = Vec::new();
+            for _ in 0..=repeat {
+                ctx.clear_memory(false)?;
+                let chain = AttachedChain::new(Chain::new(make()), 1);
+                let attached: Option<Box<dyn RowSampler>> = match place {
+                    Place::Caller => None,
+                    Place::Attached => Some(Box::new(OnHost(chain))),
+                    Place::Device => Some(Box::new(chain)),
+                };
+                ctx.set_sampler(0, attached)?;
+                let (mut own, mut candidates) = (Chain::new(make()), Vec::new());
+                let mut choose = |ctx: &mut Context| -> Result<i32> {
+                    let token = match place {
+                        Place::Caller => sample(&mut own, ctx.logits_ith(-1)?, &mut candidates),
+                        Place::Attached | Place::Device => ctx.sampled_token(-1)?,
+                    };
+                    Ok(token.ok_or("no token")?)
+                };
+                decode(&mut ctx, N_PROMPT, n_vocab)?;
+                let mut token = choose(&mut ctx)?;
+                let start = Instant::now();
+                chosen.push(Vec::new());
+                for _ in 0..N_GEN {
+                    ctx.decode(&Batch::new(1, Some(&[token]), None, 0)?)?;
+                    token = choose(&mut ctx)?;
+                    chosen.last_mut().ok_or("no tokens")?.push(token);
+                }
+                found.push(N_GEN as f64 / start.elapsed().as_secs_f64());
+            }
+            // The first is for warming up.
+            rates.push(format!("{place:?} {:.1}", median(&mut found[1..])));
+        }
+        let same = chosen.iter().filter(|tokens| **tokens == chosen[0]).count();
+        println!("{name}: tg{N_GEN} {} t/s; {same} of {} texts alike", rates.join(", "), chosen.len());
+    }
+    Ok(())
 }
 
 /// Sequences with 128 tokens each that continue together.

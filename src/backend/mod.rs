@@ -6,14 +6,16 @@ pub mod cpu;
 pub mod gpu;
 mod host;
 pub mod reference;
+pub mod sample;
 pub mod split;
 
 pub use host::HostStates;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::plan::Plan;
 use crate::graph::{Graph, Inputs, StateId, ValueId};
 use crate::quant::DType;
+use sample::Request;
 
 /// Where and how the threads of a backend run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +118,30 @@ pub trait Backend: Send {
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<()>;
 
-    /// The same for a plan of single nodes (`plan_apart`), of whose results `observer` is told. When it wants no more, the
+    /// Whether `run_sampled` chooses tokens.
+    fn can_sample(&self) -> bool {
+        false
+    }
+
+    /// As `run`, and chooses tokens by the rows of an output, which are then not copied out unless the request says so.
+    /// Whether it did: a backend that does not choose has computed all outputs.
+    fn run_sampled(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+        _request: &mut Request,
+    ) -> Result<bool> {
+        self.run(plan, inputs, outputs, stop).map(|()| false)
+    }
+
+    /// An output that `run_sampled` did not copy out, as long as nothing else ran.
+    fn read_output(&self, _plan: u64, output: usize, _to: &mut [f32]) -> Result<()> {
+        Err(Error::Internal(format!("output {output} was copied out")))
+    }
+
+    /// The same as `run` for a plan of single nodes (`plan_apart`), of whose results `observer` is told. When it wants no more, the
     /// run ends without an error, and the content of `outputs` is undefined.
     fn observe(
         &mut self,

@@ -1,6 +1,7 @@
 //! A context over several devices: each layer's weights and state are on one of them, plans are cut where the device
 //! changes, and what crosses a cut goes through host memory. The last device of the list is the processor.
 
+use super::sample::Request;
 use super::{Backend, Observer, Placement, Seen};
 use crate::error::{Error, Result};
 use crate::graph::cut::{Piece, Written, cut, step_reads};
@@ -35,7 +36,7 @@ pub struct Split {
 }
 
 /// Runs a piece on its device, and says whether to go on.
-type RunPiece<'a> = dyn FnMut(&mut dyn Backend, &Plan, &Inputs, &mut [&mut [f32]]) -> Result<bool> + 'a;
+type RunPiece<'a> = dyn FnMut(&mut dyn Backend, &Piece, &Inputs, &mut [&mut [f32]]) -> Result<bool> + 'a;
 
 impl Layers {
     /// The device of a tensor, if its name tells.
@@ -169,7 +170,7 @@ impl Split {
                     Written::Value(_) => slices.push(value),
                 }
             }
-            if !run(&mut *self.devices[piece.device], &piece.plan, given, &mut slices)? {
+            if !run(&mut *self.devices[piece.device], piece, given, &mut slices)? {
                 return Ok(());
             }
             drop(slices);
@@ -188,6 +189,11 @@ impl Split {
         }
         Ok(())
     }
+}
+
+/// Which output of a piece is an output of the whole plan.
+fn written(piece: &Piece, output: usize) -> Option<usize> {
+    piece.writes.iter().position(|w| matches!(w, Written::Output(i) if *i == output))
 }
 
 impl Backend for Split {
@@ -269,9 +275,47 @@ impl Backend for Split {
         outputs: &mut [&mut [f32]],
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
-        self.run_pieces(plan, inputs, outputs, &mut |backend, plan, inputs, outputs| {
-            backend.run(plan, inputs, outputs, stop).map(|()| true)
+        self.run_pieces(plan, inputs, outputs, &mut |backend, piece, inputs, outputs| {
+            backend.run(&piece.plan, inputs, outputs, stop).map(|()| true)
         })
+    }
+
+    fn can_sample(&self) -> bool {
+        self.layers.of_layer.last().is_some_and(|&device| self.devices[device].can_sample())
+    }
+
+    fn run_sampled(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+        request: &mut Request,
+    ) -> Result<bool> {
+        let mut chosen = false;
+        self.run_pieces(plan, inputs, outputs, &mut |backend, piece, inputs, outputs| {
+            match written(piece, request.output) {
+                None => backend.run(&piece.plan, inputs, outputs, stop)?,
+                Some(output) => {
+                    let mut own = Request {
+                        output,
+                        recipes: request.recipes,
+                        keep: request.keep,
+                        choices: &mut *request.choices,
+                    };
+                    chosen = backend.run_sampled(&piece.plan, inputs, outputs, stop, &mut own)?;
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(chosen)
+    }
+
+    fn read_output(&self, plan: u64, output: usize, to: &mut [f32]) -> Result<()> {
+        let pieces = self.plans.iter().find(|(id, _)| *id == plan).map_or(&[][..], |(_, pieces)| pieces);
+        let found = pieces.iter().find_map(|piece| Some((piece, written(piece, output)?)));
+        let (piece, output) = found.ok_or_else(|| Error::Internal(format!("no piece with output {output}")))?;
+        self.devices[piece.device].read_output(piece.plan.id, output, to)
     }
 
     fn observe(
@@ -283,8 +327,8 @@ impl Backend for Split {
         observer: &mut Observer,
     ) -> Result<()> {
         let (mut begun, mut wants_more) = (false, true);
-        self.run_pieces(plan, inputs, outputs, &mut |backend, plan, inputs, outputs| {
-            backend.observe(plan, inputs, outputs, stop, &mut |graph, seen| {
+        self.run_pieces(plan, inputs, outputs, &mut |backend, piece, inputs, outputs| {
+            backend.observe(&piece.plan, inputs, outputs, stop, &mut |graph, seen| {
                 // One run, however many pieces it has.
                 if matches!(seen, Seen::Begins) {
                     return std::mem::replace(&mut begun, true) || observer(graph, seen);

@@ -67,10 +67,10 @@ unsafe fn fill(ctx: *mut llama_context, idx: i32) -> Result<Filled> {
     let mut candidates = std::mem::take(&mut handle.candidates);
     handle.change(|context, _| {
         candidates.clear();
+        if let Some(token) = context.sampled_token(idx)? {
+            return Ok(Filled::Chosen(token));
+        }
         if let Some(row) = context.sampled(idx)? {
-            if let Some(token) = row.sampled {
-                return Ok(Filled::Chosen(token));
-            }
             let id = |i: usize| row.candidates.as_ref().map_or(i as llama_token, |ids| ids[i]);
             candidates.extend(row.logits.iter().enumerate().map(|(i, &logit)| llama_token_data {
                 id: id(i),

@@ -36,8 +36,10 @@ pub unsafe extern "C" fn llama_set_sampler(
 /// `ctx` must be NULL or a live context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llama_get_sampled_token_ith(ctx: *mut llama_context, i: i32) -> llama_token {
-    // SAFETY: the caller promises NULL or a live context.
-    unsafe { ask_row(ctx, i, LLAMA_TOKEN_NULL, |row| row.sampled.unwrap_or(LLAMA_TOKEN_NULL)) }
+    guard(LLAMA_TOKEN_NULL, || {
+        // SAFETY: the caller promises NULL or a live context.
+        unsafe { handle_mut(ctx) }?.change(|context, _| Ok(context.sampled_token(i)?.unwrap_or(LLAMA_TOKEN_NULL)))
+    })
 }
 
 /// Returns the probabilities by which an attached sampler chose at token `i` of the last batch, one for each candidate; NULL

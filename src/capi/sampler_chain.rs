@@ -6,6 +6,7 @@ use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::backend::sample::Recipe;
 use crate::sampling::{Row, RowSampler, RowUse, row};
 use crate::{Error, Result};
 
@@ -406,6 +407,22 @@ impl RowSampler for Attached {
 
     fn sample(&mut self, row: &mut Row) {
         self.for_each(|sampler, row_use| row::apply(sampler, row_use, row));
+    }
+
+    fn recipe(&self, n_before: usize) -> Option<Recipe> {
+        let mut steps = Some(Vec::new());
+        self.for_each(|sampler, _| {
+            let step = sampler.step(n_before);
+            steps = steps.take().zip(step).map(|(mut steps, step)| {
+                steps.push(step);
+                steps
+            });
+        });
+        Recipe::new(steps?)
+    }
+
+    fn pass_row(&mut self) {
+        self.for_each(|sampler, _| sampler.pass_row());
     }
 }
 

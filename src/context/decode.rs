@@ -2,8 +2,10 @@
 
 use super::batch::{Batch, BatchRules, Outputs as OutputRule};
 use super::graphs::{Planned, Wanted};
+use super::sampled::Kept;
 use super::ubatch::Ubatch;
 use super::{Context, params};
+use crate::backend::sample::Request;
 use crate::error::{Error, Result};
 use crate::graph::Mask;
 use crate::memory::{Direction, MaskRule, NonCausal, Rows, Split};
@@ -175,8 +177,23 @@ impl Context {
             };
             let abort = &mut self.abort;
             let mut stop = || abort.as_mut().is_some_and(|stop| stop());
-            let (plan, inputs) = (&planned.plan, &self.work.inputs);
+            let (plan, inputs, sampling) = (&planned.plan, &self.work.inputs, &mut self.sampling);
+            let chosen = planned
+                .logits
+                .filter(|_| self.observer.is_none() && self.backend.can_sample() && sampling.find_recipes(ubatch));
             match &mut self.observer {
+                None if chosen.is_some() => {
+                    let output = chosen.unwrap_or_default();
+                    // Logits stay on a device until another ubatch takes their place.
+                    let last = i + 1 == self.work.ubatches.get().len();
+                    let keep = !last || sampling.recipes.iter().any(Option::is_none);
+                    let (recipes, choices) = (&sampling.recipes, &mut sampling.choices);
+                    let mut request = Request { output, recipes, keep, choices };
+                    let done = self.backend.run_sampled(plan, inputs, slices, &mut stop, &mut request)?;
+                    if done && !keep {
+                        sampling.kept = Some(Kept { plan: plan.id, output, rows: rows.clone() });
+                    }
+                }
                 None => self.backend.run(plan, inputs, slices, &mut stop)?,
                 Some(observer) => self.backend.observe(plan, inputs, slices, &mut stop, observer)?,
             }

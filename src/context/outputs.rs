@@ -70,6 +70,7 @@ fn resize(buffer: &mut Vec<f32>, rows: usize, width: usize) -> Result<()> {
 impl Context {
     /// Logits of all output tokens of the last batch, `[n_outputs, n_vocab]`.
     pub fn logits(&mut self) -> Result<&mut [f32]> {
+        self.fetch_logits()?;
         let o = &mut self.outputs;
         if o.n_outputs == 0 || o.n_vocab == 0 {
             return Err(Error::argument("the last batch has no logits"));
@@ -79,6 +80,7 @@ impl Context {
 
     /// Logits of token `i` of the last batch, `[n_vocab]`; negative `i` counts outputs from the last.
     pub fn logits_ith(&mut self, i: i32) -> Result<&mut [f32]> {
+        self.fetch_logits()?;
         let (row, n) = (self.outputs.row(i)?, self.outputs.n_vocab);
         if n == 0 {
             return Err(Error::argument("the last batch has no logits"));

@@ -19,6 +19,8 @@ impl Context {
     }
 
     fn apply_updates(&mut self) -> Result<()> {
+        // Keys are moved by another plan, which takes the place of logits that a device kept.
+        self.fetch_logits()?;
         let Some(memory) = self.memory.as_mut() else { return Ok(()) };
         let mut copies = Vec::new();
         for group in 0..memory.groups().len() {

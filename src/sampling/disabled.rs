@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 
 use super::{Candidates, RowUse, Sampler};
+use crate::backend::sample::Step;
 
 struct Disabled(&'static CStr);
 
@@ -21,6 +22,10 @@ impl Sampler for Disabled {
 
     fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
         Some(RowUse::Mask)
+    }
+
+    fn step(&self, _n_before: usize) -> Option<Step> {
+        Some(Step::Nothing)
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use super::rng::{Mt19937, Seeded};
 use super::{Candidates, RowUse, Sampler, Token};
+use crate::backend::sample::Step;
 
 #[derive(Clone)]
 struct Dist {
@@ -68,6 +69,24 @@ impl Sampler for Dist {
         select(candidates, random);
     }
 
+    fn step(&self, n_before: usize) -> Option<Step> {
+        let mut rng = self.ahead.as_ref().map_or(&self.seeded.rng, |ahead| &ahead.rng).clone();
+        for _ in 0..n_before {
+            rng.uniform_f64();
+        }
+        Some(Step::Draw(rng.uniform_f64()))
+    }
+
+    fn pass_row(&mut self) {
+        match &mut self.ahead {
+            None => _ = self.seeded.rng.uniform_f64(),
+            Some(ahead) => {
+                ahead.n_drawn += 1;
+                ahead.rng.uniform_f64();
+            }
+        }
+    }
+
     fn reset(&mut self) {
         self.seeded.reset();
         self.begin_batch();
@@ -79,6 +98,29 @@ impl Sampler for Dist {
 
     fn seed(&self) -> Option<u32> {
         Some(self.seeded.current())
+    }
+}
+
+/// Dist with a number that is drawn already.
+#[derive(Clone)]
+struct Drawn(f64);
+
+/// Selects the candidate at which the probabilities sum to `random`, as [`dist`] does once it has drawn that.
+pub(super) fn drawn(random: f64) -> Box<dyn Sampler> {
+    Box::new(Drawn(random))
+}
+
+impl Sampler for Drawn {
+    fn name(&self) -> &'static CStr {
+        c"dist"
+    }
+
+    fn apply(&mut self, candidates: &mut Candidates<'_>) {
+        select(candidates, self.0);
+    }
+
+    fn clone_box(&self) -> Box<dyn Sampler> {
+        Box::new(self.clone())
     }
 }
 

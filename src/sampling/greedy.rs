@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 
 use super::{Candidates, RowUse, Sampler};
+use crate::backend::sample::Step;
 
 struct Greedy;
 
@@ -32,6 +33,10 @@ impl Sampler for Greedy {
 
     fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
         Some(RowUse::Choose)
+    }
+
+    fn step(&self, _n_before: usize) -> Option<Step> {
+        Some(Step::Greedy)
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 
 use super::disabled::disabled;
 use super::{Candidates, RowUse, Sampler, TokenData};
+use crate::backend::sample::Step;
 
 struct MinP {
     p: f32,
@@ -61,6 +62,10 @@ impl Sampler for MinP {
 
     fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
         Some(RowUse::Mask)
+    }
+
+    fn step(&self, _n_before: usize) -> Option<Step> {
+        Some(Step::MinP { p: self.p, min_keep: u32::try_from(self.min_keep).ok()? })
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

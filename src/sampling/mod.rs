@@ -34,6 +34,7 @@ mod xtc;
 use std::ffi::CStr;
 
 use crate::Error;
+use crate::backend::sample::Step;
 
 pub use adaptive_p::adaptive_p;
 pub use chain::Chain;
@@ -124,6 +125,14 @@ pub trait Sampler: Send {
     fn apply_row(&mut self, candidates: &mut Candidates<'_>) {
         self.apply(candidates);
     }
+
+    /// What `apply_row` would do to the row after the next `n_before`, where a device can do it. Nothing is drawn by asking.
+    fn step(&self, _n_before: usize) -> Option<Step> {
+        None
+    }
+
+    /// A device did the step of the next row: what `apply_row` draws counts as drawn.
+    fn pass_row(&mut self) {}
 
     /// Why the last call of `accept` or `apply` could not be done, once.
     fn take_error(&mut self) -> Option<Error> {

@@ -4,7 +4,9 @@
 
 use hashbrown::HashMap;
 
-use super::{Candidates, Chain, Sampler, Token, TokenData};
+use super::dist::drawn;
+use super::{Candidates, Chain, Sampler, Token, TokenData, greedy, min_p, temp, top_k, top_p};
+use crate::backend::sample::{Choice, Recipe, Step};
 
 /// What samplers have made of a row of logits.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,6 +43,14 @@ pub trait RowSampler: Send {
 
     /// Works on a row. Rows of a batch come in its order.
     fn sample(&mut self, row: &mut Row);
+
+    /// What `sample` would do to the row after the next `n_before`, where a device can do it. Nothing is drawn by asking.
+    fn recipe(&self, _n_before: usize) -> Option<Recipe> {
+        None
+    }
+
+    /// A device did the next row.
+    fn pass_row(&mut self) {}
 }
 
 /// A chain whose samplers can all work on rows, or as many as do before the first that cannot.
@@ -55,6 +65,11 @@ impl AttachedChain {
         let uses = chain.samplers.iter_mut().map_while(|s| s.attach(n_outputs_max)).collect();
         AttachedChain { chain, uses }
     }
+
+    /// Tells the samplers that a token was chosen.
+    pub fn accept(&mut self, token: Token) {
+        self.chain.accept(token);
+    }
 }
 
 impl RowSampler for AttachedChain {
@@ -65,6 +80,47 @@ impl RowSampler for AttachedChain {
     fn sample(&mut self, row: &mut Row) {
         for (sampler, row_use) in self.chain.samplers.iter_mut().zip(&self.uses) {
             apply(sampler.as_mut(), *row_use, row);
+        }
+    }
+
+    fn recipe(&self, n_before: usize) -> Option<Recipe> {
+        let attached = self.chain.samplers.iter().take(self.uses.len());
+        let steps: Option<Vec<Step>> = attached.map(|sampler| sampler.step(n_before)).collect();
+        Recipe::new(steps?)
+    }
+
+    fn pass_row(&mut self) {
+        self.chain.samplers.iter_mut().take(self.uses.len()).for_each(|sampler| sampler.pass_row());
+    }
+}
+
+impl Row {
+    /// What samplers make of a row by a recipe.
+    pub fn by_recipe(recipe: &Recipe, logits: Vec<f32>) -> Row {
+        let mut row = Row { logits, ..Row::default() };
+        for step in recipe.steps() {
+            let (mut sampler, row_use) = match *step {
+                Step::Nothing => continue,
+                Step::TopK(k) => (top_k(k as i32), RowUse::Keep),
+                Step::TopP { p, min_keep } => (top_p(p, min_keep as usize), RowUse::Mask),
+                Step::MinP { p, min_keep } => (min_p(p, min_keep as usize), RowUse::Mask),
+                Step::Scale(t) => (temp(t), RowUse::Mask),
+                Step::Best => (temp(0.0), RowUse::Best),
+                Step::Greedy => (greedy(), RowUse::Choose),
+                Step::Draw(random) => (drawn(random), RowUse::Draw),
+            };
+            apply(sampler.as_mut(), row_use, &mut row);
+        }
+        row
+    }
+
+    /// What a device listed.
+    pub fn of_choice(choice: Choice) -> Row {
+        Row {
+            logits: choice.logits,
+            candidates: Some(choice.candidates),
+            probs: (!choice.probs.is_empty()).then_some(choice.probs),
+            sampled: choice.token,
         }
     }
 }

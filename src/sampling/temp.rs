@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use super::disabled::disabled;
 use super::{Candidates, RowUse, Sampler};
+use crate::backend::sample::Step;
 
 struct Temp {
     temp: f32,
@@ -45,6 +46,10 @@ impl Sampler for Temp {
 
     fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
         Some(if self.temp <= 0.0 { RowUse::Best } else { RowUse::Mask })
+    }
+
+    fn step(&self, _n_before: usize) -> Option<Step> {
+        Some(if self.temp <= 0.0 { Step::Best } else { Step::Scale(self.temp) })
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use super::disabled::disabled;
 use super::temp::scale;
 use super::{Candidates, RowUse, Sampler, TokenData};
+use crate::backend::sample::Step;
 
 struct TempExt {
     temp: f32,
@@ -65,6 +66,14 @@ impl Sampler for TempExt {
 
     fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
         Some(if self.temp <= 0.0 { RowUse::Best } else { RowUse::Mask })
+    }
+
+    fn step(&self, _n_before: usize) -> Option<Step> {
+        let fixed = self.delta <= 0.0 || self.delta.is_nan();
+        match self.temp {
+            temp if temp <= 0.0 => Some(Step::Best),
+            temp => fixed.then_some(Step::Scale(temp)),
+        }
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

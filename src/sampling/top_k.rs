@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use super::disabled::disabled;
 use super::{Candidates, RowUse, Sampler, TokenData};
+use crate::backend::sample::Step;
 
 struct TopK {
     k: usize,
@@ -29,6 +30,10 @@ impl Sampler for TopK {
 
     fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
         Some(RowUse::Keep)
+    }
+
+    fn step(&self, _n_before: usize) -> Option<Step> {
+        Some(Step::TopK(u32::try_from(self.k).ok()?))
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

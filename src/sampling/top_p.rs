@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use super::disabled::disabled;
 use super::sort::top_by_buckets;
 use super::{Candidates, RowUse, Sampler, TokenData};
+use crate::backend::sample::Step;
 
 struct TopP {
     p: f32,
@@ -64,6 +65,10 @@ impl Sampler for TopP {
 
     fn attach(&mut self, _n_outputs_max: usize) -> Option<RowUse> {
         Some(RowUse::Mask)
+    }
+
+    fn step(&self, _n_before: usize) -> Option<Step> {
+        Some(Step::TopP { p: self.p, min_keep: u32::try_from(self.min_keep).ok()? })
     }
 
     fn clone_box(&self) -> Box<dyn Sampler> {

@@ -10,6 +10,7 @@ mod faults;
 mod memory;
 mod models;
 mod real;
+mod sampling;
 
 use common::compare::distance;
 use common::engine::{Engine, Ours, Setup, Tok};

@@ -10,11 +10,13 @@ mod masks;
 pub mod memory;
 mod profile;
 mod program;
+mod sample;
 pub mod shader;
 pub mod states;
 mod steps;
 pub mod weights;
 
+use super::sample::Request;
 use super::{Backend, Observer, Seen};
 use crate::error::{Error, Result};
 use crate::graph::plan::{Place, Plan};
@@ -24,6 +26,7 @@ use device::Device;
 use masks::Masks;
 use profile::Profile;
 use program::{Program, Shared};
+use sample::{Copies, Samples};
 use states::State;
 use std::sync::Arc;
 use weights::Weights;
@@ -46,6 +49,9 @@ pub struct Gpu {
     host: Vec<u32>,
     profile: Option<Profile>,
     ahead: Option<Ahead>,
+    samples: Samples,
+    /// The plan whose outputs are in the arena.
+    ran: u64,
 }
 
 /// The commands of a run that is expected, encoded while the device computed: nothing in them depends on its inputs.
@@ -53,6 +59,7 @@ struct Ahead {
     plan: u64,
     /// Of which buffers they are made.
     generation: u64,
+    copies: Copies,
     commands: wgpu::CommandBuffer,
 }
 
@@ -62,6 +69,7 @@ struct Buffers {
     masks: wgpu::Buffer,
     staging: wgpu::Buffer,
     counters: wgpu::Buffer,
+    samples: wgpu::Buffer,
     nothing: [wgpu::Buffer; 5],
     generation: u64,
 }
@@ -87,6 +95,7 @@ impl Gpu {
             masks: small("masks")?,
             staging: device.buffer("results", 256, STAGING)?,
             counters: device.buffer("counters", 4 * COUNTERS as u64, STORAGE)?,
+            samples: small("samples")?,
             nothing: [small("nothing")?, small("nothing")?, small("nothing")?, small("nothing")?, small("nothing")?],
             generation: 1,
         };
@@ -102,6 +111,8 @@ impl Gpu {
             host: Vec::new(),
             profile,
             ahead: None,
+            samples: Samples::default(),
+            ran: u64::MAX,
         })
     }
 
@@ -125,15 +136,17 @@ impl Gpu {
     }
 
     /// Copies in what a run reads, and makes the buffers large enough for it.
-    fn fill(&mut self, inputs: &Inputs) -> Result<()> {
+    fn fill(&mut self, inputs: &Inputs, copies: Copies) -> Result<()> {
         let (_, program) = self.programs.last_mut().expect("prepared");
         let masks = self.masks.pack(&inputs.masks)?;
         let results: usize = program.outputs.iter().map(|(_, n)| n.next_multiple_of(4)).sum();
+        let samples = copies.first + copies.words;
         let b = &mut self.buffers;
         let needs = [
             (&mut b.arena, 4 * program.arena, STORAGE, "arena"),
             (&mut b.masks, 4 * masks.len(), STORAGE, "masks"),
-            (&mut b.staging, 4 * results, STAGING, "results"),
+            (&mut b.staging, 4 * (results + copies.words), STAGING, "results"),
+            (&mut b.samples, 4 * samples, STORAGE, "samples"),
         ];
         for (buffer, size, usage, label) in needs {
             if buffer.size() < size as u64 {
@@ -155,6 +168,7 @@ impl Gpu {
             arena: &b.arena,
             masks: &b.masks,
             counters: &b.counters,
+            samples: &b.samples,
             nothing: &b.nothing,
             generation: b.generation,
         };
@@ -179,14 +193,18 @@ impl Gpu {
             self.device.queue.write_buffer(&b.arena, 4 * base as u64, bytemuck::cast_slice(&self.host));
         }
         self.device.queue.write_buffer(&b.masks, 0, bytemuck::cast_slice(masks));
+        if copies.words > 0 {
+            self.device.queue.write_buffer(&b.samples, 0, bytemuck::cast_slice(self.samples.recipes()));
+        }
+        self.ran = self.programs.last().map_or(u64::MAX, |(id, _)| *id);
         Ok(())
     }
 
     /// Encodes a range of dispatches, and after the last of all the copies of the outputs.
-    fn encode(&mut self, range: std::ops::Range<usize>) -> wgpu::CommandBuffer {
+    fn encode(&mut self, range: std::ops::Range<usize>, copies: Copies) -> wgpu::CommandBuffer {
         let (_, program) = self.programs.last().expect("prepared");
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
-        let last = range.end == program.dispatches.len();
+        let last = range.end == program.len(copies.words > 0);
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             match &mut self.profile {
@@ -203,25 +221,23 @@ impl Gpu {
         }
         if last {
             let mut to = 0;
-            for &(at, n) in &program.outputs {
-                if n > 0 {
-                    let size = 4 * n as u64;
-                    encoder.copy_buffer_to_buffer(
-                        &self.buffers.arena,
-                        4 * u64::from(at),
-                        &self.buffers.staging,
-                        to,
-                        size,
-                    );
+            for (i, &(at, n)) in program.outputs.iter().enumerate() {
+                if n > 0 && copies.kept != Some(i) {
+                    let (from, size) = (4 * u64::from(at), 4 * n as u64);
+                    encoder.copy_buffer_to_buffer(&self.buffers.arena, from, &self.buffers.staging, to, size);
+                    to += 4 * n.next_multiple_of(4) as u64;
                 }
-                to += 4 * n.next_multiple_of(4) as u64;
+            }
+            if copies.words > 0 {
+                let (from, size) = (4 * copies.first as u64, 4 * copies.words as u64);
+                encoder.copy_buffer_to_buffer(&self.buffers.samples, from, &self.buffers.staging, to, size);
             }
         }
         encoder.finish()
     }
 
-    fn submit(&mut self, range: std::ops::Range<usize>) -> Result<()> {
-        let commands = self.encode(range);
+    fn submit(&mut self, range: std::ops::Range<usize>, copies: Copies) -> Result<()> {
+        let commands = self.encode(range, copies);
         self.device.queue.submit([commands]);
         if let Some(profile) = &mut self.profile {
             profile.collect(&self.device)?;
@@ -230,33 +246,64 @@ impl Gpu {
     }
 
     /// Submits a short run whole, and encodes the next of the same plan meanwhile.
-    fn submit_short(&mut self, plan: u64) -> Result<()> {
-        let all = 0..self.programs.last().map_or(0, |(_, p)| p.dispatches.len());
+    fn submit_short(&mut self, plan: u64, copies: Copies) -> Result<()> {
+        let all = 0..self.programs.last().map_or(0, |(_, p)| p.len(copies.words > 0));
         let generation = self.buffers.generation;
         let commands = match self.ahead.take() {
-            Some(a) if a.plan == plan && a.generation == generation => a.commands,
-            _ => self.encode(all.clone()),
+            Some(a) if a.plan == plan && a.generation == generation && a.copies == copies => a.commands,
+            _ => self.encode(all.clone(), copies),
         };
         self.device.queue.submit([commands]);
         self.device.check()?;
-        self.ahead = Some(Ahead { plan, generation, commands: self.encode(all) });
+        self.ahead = Some(Ahead { plan, generation, copies, commands: self.encode(all, copies) });
         Ok(())
     }
 
-    fn collect(&self, outputs: &mut [&mut [f32]]) -> Result<()> {
+    /// Waits, and copies the outputs out.
+    fn collect(&mut self, outputs: &mut [&mut [f32]], copies: Copies) -> Result<()> {
         let (_, program) = self.programs.last().expect("prepared");
         let mut at = 0;
-        let mut parts: Vec<(u64, &mut [u8])> = Vec::with_capacity(outputs.len());
-        for (&(_, n), out) in program.outputs.iter().zip(outputs) {
+        let mut parts: Vec<(u64, &mut [u8])> = Vec::with_capacity(outputs.len() + 1);
+        for (i, (&(_, n), out)) in program.outputs.iter().zip(outputs).enumerate() {
             if out.len() != n {
                 return Err(Error::Internal(format!("output of {} elements for {n}", out.len())));
             }
-            if n > 0 {
+            if n > 0 && copies.kept != Some(i) {
                 parts.push((at, bytemuck::cast_slice_mut(out)));
+                at += 4 * n.next_multiple_of(4) as u64;
             }
-            at += 4 * n.next_multiple_of(4) as u64;
+        }
+        if copies.words > 0 {
+            parts.push((at, bytemuck::cast_slice_mut(self.samples.results(copies.words))));
         }
         self.device.read_mapped(&self.buffers.staging, &mut parts)
+    }
+
+    /// Runs the last of `programs`.
+    fn run_prepared(
+        &mut self,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+        copies: Copies,
+    ) -> Result<()> {
+        self.fill(inputs, copies)?;
+        let (plan, program) = self.programs.last().expect("prepared");
+        let (plan, n, short) = (*plan, program.len(copies.words > 0), program.short);
+        if short && self.profile.is_none() {
+            if stop() {
+                return Err(Error::Aborted);
+            }
+            self.submit_short(plan, copies)?;
+            return self.collect(outputs, copies);
+        }
+        for first in (0..n.max(1)).step_by(PIECE) {
+            if stop() {
+                return Err(Error::Aborted);
+            }
+            self.submit(first..(first + PIECE).min(n), copies)?;
+        }
+        self.collect(outputs, copies)
     }
 
     fn state(&self, id: StateId) -> Result<&State> {
@@ -316,22 +363,40 @@ impl Backend for Gpu {
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
         self.prepare(plan)?;
-        self.fill(inputs)?;
-        let (n, short) = self.programs.last().map_or((0, false), |(_, p)| (p.dispatches.len(), p.short));
-        if short && self.profile.is_none() {
-            if stop() {
-                return Err(Error::Aborted);
-            }
-            self.submit_short(plan.id)?;
-            return self.collect(outputs);
+        self.run_prepared(inputs, outputs, stop, Copies::default())
+    }
+
+    fn can_sample(&self) -> bool {
+        sample::threads(&self.device).is_some()
+    }
+
+    fn run_sampled(
+        &mut self,
+        plan: &Plan,
+        inputs: &Inputs,
+        outputs: &mut [&mut [f32]],
+        stop: &mut dyn FnMut() -> bool,
+        request: &mut Request,
+    ) -> Result<bool> {
+        self.prepare(plan)?;
+        let (_, program) = self.programs.last_mut().expect("prepared");
+        let shape = plan.graph.value(plan.graph.outputs[request.output]).ne;
+        if !sample::add(&self.device, program, request.output, shape)? {
+            return self.run_prepared(inputs, outputs, stop, Copies::default()).map(|()| false);
         }
-        for first in (0..n.max(1)).step_by(PIECE) {
-            if stop() {
-                return Err(Error::Aborted);
-            }
-            self.submit(first..(first + PIECE).min(n))?;
-        }
-        self.collect(outputs)
+        let copies = self.samples.plan(request, shape[0]);
+        self.run_prepared(inputs, outputs, stop, copies)?;
+        self.samples.choices(request);
+        Ok(true)
+    }
+
+    fn read_output(&self, plan: u64, output: usize, to: &mut [f32]) -> Result<()> {
+        let program = self.programs.iter().find(|(id, _)| *id == plan && self.ran == plan);
+        let found = program.and_then(|(_, program)| program.outputs.get(output)).filter(|(_, n)| *n == to.len());
+        let &(at, n) = found.ok_or_else(|| Error::Internal(format!("output {output} is no longer on the device")))?;
+        let bytes = self.device.download(&self.buffers.arena, 4 * u64::from(at), 4 * n as u64)?;
+        to.copy_from_slice(bytemuck::cast_slice(&bytes));
+        Ok(())
     }
 
     fn observe(
@@ -343,7 +408,7 @@ impl Backend for Gpu {
         observer: &mut Observer,
     ) -> Result<()> {
         self.prepare(plan)?;
-        self.fill(inputs)?;
+        self.fill(inputs, Copies::default())?;
         observer(&plan.graph, Seen::Begins);
         let ends = self.programs.last().map_or(Vec::new(), |(_, p)| p.step_ends.clone());
         let (mut step, mut done) = (0, 0);
@@ -353,7 +418,7 @@ impl Backend for Gpu {
                 if stop() {
                     return Err(Error::Aborted);
                 }
-                self.submit(done..ends[step])?;
+                self.submit(done..ends[step], Copies::default())?;
                 done = ends[step];
                 step += 1;
             }
@@ -366,8 +431,8 @@ impl Backend for Gpu {
             }
         }
         // An empty range after the last dispatch copies the outputs.
-        self.submit(done..done)?;
-        self.collect(outputs)
+        self.submit(done..done, Copies::default())?;
+        self.collect(outputs, Copies::default())
     }
 }
 

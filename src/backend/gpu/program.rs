@@ -19,6 +19,8 @@ pub enum Bound {
     Masks,
     /// The arena, where a kernel reads it as another type.
     Arena,
+    /// Recipes of samplers and what came of them, see `sample`.
+    Samples,
 }
 
 /// Bindings of `bindings.wgsl`: 1 to 4, and 7.
@@ -64,6 +66,8 @@ pub struct Program {
     pub inputs: Vec<InputAt>,
     /// First word and number of words of each output.
     pub outputs: Vec<(u32, usize)>,
+    /// The first dispatch that chooses tokens, if one was added: those before are the plan.
+    pub tail: Option<usize>,
     /// Whether a run takes milliseconds: it is submitted whole, and its like is expected to follow.
     pub short: bool,
     /// Words of the arena.
@@ -86,6 +90,8 @@ pub struct Shared<'a> {
     pub masks: &'a wgpu::Buffer,
     /// Count workgroups that are ready; zero between dispatches.
     pub counters: &'a wgpu::Buffer,
+    /// Recipes of samplers and results.
+    pub samples: &'a wgpu::Buffer,
     /// Stand in for what a kernel does not use.
     pub nothing: &'a [wgpu::Buffer; 5],
     /// Changes whenever one of them is another.
@@ -114,6 +120,29 @@ impl Program {
         self.params.resize((at + params.len()).next_multiple_of(PARAMS), 0);
         let grid = grid.map(|n| n as u32);
         self.dispatches.push(Dispatch { kernel, pipeline, bindings, params: at as u32, grid });
+        Ok(())
+    }
+
+    /// The number of dispatches, with those that choose tokens or without.
+    pub fn len(&self, sampled: bool) -> usize {
+        self.tail.filter(|_| !sampled).unwrap_or(self.dispatches.len())
+    }
+
+    /// Adds a dispatch that chooses tokens, after those of the plan; `bind` is due again.
+    ///
+    /// # Errors
+    /// The driver refuses the kernel.
+    pub fn add_tail(
+        &mut self,
+        device: &Device,
+        kernel: Kernel,
+        bindings: Bindings,
+        params: &[u8],
+        grid: [usize; 3],
+    ) -> Result<()> {
+        let tail = self.dispatches.len();
+        self.add(device, kernel, bindings, params, grid)?;
+        (self.tail, self.params_buffer, self.bound_to) = (Some(tail), None, 0);
         Ok(())
     }
 
@@ -146,6 +175,7 @@ impl Program {
                     Bound::Buffer(buffer) => buffer,
                     Bound::Masks => shared.masks,
                     Bound::Arena => shared.arena,
+                    Bound::Samples => shared.samples,
                 };
                 entries.push(wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() });
             }

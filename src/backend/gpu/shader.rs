@@ -85,6 +85,7 @@ impl Kernel {
             "heads" => (WORDS, vec![wgsl!("heads"), wgsl!("rotation"), wgsl!("rounding"), wgsl!("reduce/plain")]),
             "quantize" => (WORDS, vec![wgsl!("quantize"), wgsl!("reduce/plain")]),
             "halve" => (VECTORS, vec![wgsl!("halve"), wgsl!("activation"), wgsl!("reduce/plain")]),
+            "sample" => (VECTORS, vec![wgsl!("sample"), wgsl!("sample_draw")]),
             "parts" => (WORDS, vec![wgsl!("parts"), wgsl!("activation")]),
             "expand" => (VECTORS, vec![wgsl!("expand"), wgsl!("matrix")]),
             "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
@@ -227,6 +228,7 @@ pub fn compositions() -> Vec<Kernel> {
         all.push(Kernel::plain("heads", &[u("TO", to), u("TO_KEYS", 0), u("TO_VALUES", 0)]));
         all.push(Kernel::plain("heads", &[u("TO", 0), u("TO_KEYS", to), u("TO_VALUES", to)]));
     }
+    all.extend([128, 256, 1024].map(|threads| Kernel::plain("sample", &[u("WG", threads)])));
     for (k, v) in (1..5).flat_map(|k| (1..5).map(move |v| (k, v))) {
         for (d, heads, threads) in [(64, 1, 128), (128, 4, 256), (256, 2, 256)] {
             let constants =
