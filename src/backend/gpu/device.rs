@@ -3,8 +3,11 @@
 
 use super::shader::Shaders;
 use crate::error::{Error, Result};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 /// What kind of processor an adapter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +46,13 @@ pub struct Device {
     /// Pipelines made so far.
     pub shaders: Shaders,
     failure: Arc<Mutex<Option<Error>>>,
+    /// Whether short work is waited for awake: to be woken takes as long as some dispatches. Not where the processor that
+    /// waits is the one that computes.
+    spins: bool,
 }
+
+/// Longest time that is waited awake.
+const SPIN: Duration = Duration::from_millis(8);
 
 /// What kernels may use.
 #[derive(Debug, Clone)]
@@ -186,7 +195,8 @@ impl Device {
         };
         log::info!("{}: {} ({abilities:?})", of.name, of.description);
         let shaders = Shaders::new(&device, &info, features.contains(wgpu::Features::PIPELINE_CACHE));
-        Ok(Device { device, queue, name: of.name.clone(), abilities, shaders, failure })
+        let spins = of.kind != AdapterKind::Software;
+        Ok(Device { device, queue, name: of.name.clone(), abilities, shaders, failure, spins })
     }
 
     /// The error that the device had since the last call, if any. A lost device stays lost.
@@ -290,6 +300,16 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+/// Copies bytes: many, as the logits of many tokens are, by several threads.
+fn copy(to: &mut [u8], from: &[u8]) {
+    const PIECE: usize = 1 << 20;
+    if to.len() <= 2 * PIECE {
+        to.copy_from_slice(from);
+    } else {
+        to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
+    }
+}
+
 impl Device {
     /// Bytes of a buffer; offset and size are multiples of 4.
     ///
@@ -314,14 +334,25 @@ impl Device {
     /// What the device had to say.
     pub fn read_mapped(&self, staging: &wgpu::Buffer, parts: &mut [(u64, &mut [u8])]) -> Result<()> {
         let Some(end) = parts.iter().map(|(at, part)| at + part.len() as u64).max() else { return self.wait() };
-        staging.map_async(wgpu::MapMode::Read, 0..end.next_multiple_of(4), |_| {});
+        let ready: Arc<AtomicBool> = Arc::default();
+        let told = ready.clone();
+        staging
+            .map_async(wgpu::MapMode::Read, 0..end.next_multiple_of(4), move |_| told.store(true, Ordering::Release));
+        let start = Instant::now();
+        while self.spins && !ready.load(Ordering::Acquire) && start.elapsed() < SPIN {
+            // What goes wrong is told by `wait`.
+            if self.device.poll(wgpu::PollType::Poll).is_err() {
+                break;
+            }
+            std::hint::spin_loop();
+        }
         self.wait()?;
         {
             let view = staging
                 .get_mapped_range(0..end.next_multiple_of(4))
                 .map_err(|e| Error::Device(format!("results cannot be read: {e}")))?;
             for (at, part) in parts {
-                part.copy_from_slice(&view[*at as usize..][..part.len()]);
+                copy(part, &view[*at as usize..][..part.len()]);
             }
         }
         staging.unmap();
