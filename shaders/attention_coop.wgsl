@@ -48,24 +48,49 @@ var<workgroup> keys: array<vec4<f16>, KEYS * K_LINE>;
 var<workgroup> values: array<vec4<f16>, KEYS * V_LINE>;
 var<workgroup> scores: array<vec4<f32>, ROWS * S_LINE>;
 
-// The rows that token `t` sees of the KEYS from `base` on, a multiple of KEYS, as bits.
-fn visible(row: vec3<u32>, base: u32) -> u32 {
-    let low = clamp(row.x, base, base + KEYS) - base;
-    let high = clamp(row.y, base, base + KEYS) - base;
+// What a token sees: start, end, and where the word of row 0 would lie in the bitmap (none: all of them).
+struct Seen {
+    start: u32,
+    end: u32,
+    bits: u32,
+}
+
+// See `attention.wgsl`. No token sees nothing.
+fn seen_by(t: u32) -> Seen {
+    if t >= p.q.w {
+        return Seen(0u, 0u, 0xffffffffu);
+    }
+    let at = constants[p.mask.x * 8u] + 4u * t;
+    let row = vec3(constants[at], constants[at + 1u], constants[at + 2u]);
+    let word = constants[p.mask.x * 8u + 1u] + 2u * row.z - (row.x & ~63u) / 32u;
+    return Seen(row.x, row.y, select(word, row.z, row.z == 0xffffffffu));
+}
+
+fn first_seen(s: Seen) -> u32 {
+    return select(0xffffffffu, s.start, s.end > s.start);
+}
+
+// The rows that a token sees of 32 from `base` on, a multiple of 32, as bits.
+fn visible(s: Seen, base: u32) -> u32 {
+    let low = clamp(s.start, base, base + 32u) - base;
+    let high = clamp(s.end, base, base + 32u) - base;
     if low >= high {
         return 0u;
     }
-    var bits = (0xffffffffu >> (KEYS - (high - low))) << low;
-    if row.z != 0xffffffffu {
-        bits &= constants[constants[p.mask.x * 8u + 1u] + 2u * row.z + (base - (row.x & ~63u)) / 32u];
+    let bits = (0xffffffffu >> (32u - (high - low))) << low;
+    if s.bits == 0xffffffffu {
+        return bits;
     }
-    return bits;
+    return bits & constants[s.bits + base / 32u];
 }
 
-// Start, end and bitmap of what a token sees: see `attention.wgsl`.
-fn mask_row(t: u32) -> vec3<u32> {
-    let at = constants[p.mask.x * 8u] + 4u * t;
-    return vec3(constants[at], constants[at + 1u], constants[at + 2u]);
+// Whether any of `n` tokens, whose lanes hold what they see, sees a row of the step from `base` on.
+fn is_seen(s: Seen, n: u32, base: u32) -> bool {
+    var any = 0u;
+    for (var t = 0u; t < n; t += 1u) {
+        any |= visible(Seen(subgroupShuffle(s.start, t), subgroupShuffle(s.end, t), subgroupShuffle(s.bits, t)), base);
+    }
+    return any != 0u;
 }
 
 @compute @workgroup_size(WG)
@@ -88,30 +113,24 @@ fn main(
         queries[row * K_LINE + i % K_UNITS * 2u] = half4(arena[at] * scale);
         queries[row * K_LINE + i % K_UNITS * 2u + 1u] = half4(arena[at + 1u] * scale);
     }
-    var start = 0xffffffffu;
-    var end = 0u;
-    for (var t = 0u; t < n_tokens; t += 1u) {
-        let v = mask_row(first_token + t);
-        if v.y > v.x {
-            start = min(start, v.x);
-            end = max(end, v.y);
-        }
-    }
+    let lane = lid % 32u;
+    // A lane has what a token or two see.
+    let seen = seen_by(select(p.q.w, first_token + lane, lane < n_tokens));
+    let seen_late = seen_by(select(p.q.w, first_token + lane + 32u, lane + 32u < n_tokens));
+    var start = subgroupMin(min(first_seen(seen), first_seen(seen_late)));
+    let end = subgroupMax(max(seen.end, seen_late.end));
     start = min(start, end) / KEYS * KEYS;
-    // This part's share, in whole steps.
+    // A part has every so many steps: what is seen may lie far apart.
     let steps = (end - start + KEYS - 1u) / KEYS;
-    let share = (steps + p.out.z - 1u) / p.out.z;
-    start = min(end, start + group.z * share * KEYS);
-    end = min(end, start + share * KEYS);
+    let n_steps = (max(steps, group.z) - group.z + p.out.z - 1u) / p.out.z;
     let last = max(end, 1u) - 1u;
 
     // The row of scores that a lane weighs, half of it; its maximum and sum.
-    let lane = lid % 32u;
     let first = lid / 32u * 16u;
     let row = first + lane / 2u;
     let half_row = lane % 2u;
     let token = first_token + row / HEADS;
-    let mine = select(vec3(0u), mask_row(min(token, p.q.w - 1u)), token < p.q.w);
+    let mine = seen_by(token);
     let at = first * S_LINE;
     let own = row * S_LINE + half_row * 4u;
     var most = NONE;
@@ -156,7 +175,26 @@ fn main(
     var o5 = Sums();
     var o6 = Sums();
     var o7 = Sums();
-    for (var base = start; base < end; base += KEYS) {
+    // Steps that somebody sees, of 32.
+    var wanted = 0u;
+    for (var n = 0u; n < n_steps; n += 1u) {
+        if n % 32u == 0u {
+            // A lane looks whether anybody sees a step; every subgroup for itself.
+            let step = group.z + (n + lane) * p.out.z;
+            let base = start + step * KEYS;
+            var any = is_seen(seen, min(n_tokens, 32u), base);
+            if TOKENS > 32u {
+                any |= is_seen(seen_late, max(n_tokens, 32u) - 32u, base);
+            }
+            wanted = subgroupBallot(any && step < steps).x;
+        }
+        let rest = wanted >> (n & 31u);
+        if rest == 0u {
+            n |= 31u;
+            continue;
+        }
+        n += firstTrailingBit(rest);
+        let base = start + (group.z + n * p.out.z) * KEYS;
         for (var i = 0u; i < K_MOVES; i += 1u) {
             let j = i * WG + lid;
             if j < KEYS * K_UNITS {
@@ -174,8 +212,8 @@ fn main(
             }
         }
         workgroupBarrier();
-        let seen = visible(mine, base);
-        if subgroupAny(seen != 0u) {
+        let bits = visible(mine, base);
+        if subgroupAny(bits != 0u) {
             var s0 = Sums();
             var s1 = Sums();
             s0 = coopMultiplyAdd(q0, coopLoad<Right>(&keys[0u * K_LINE + 0u], K_LINE), s0);
@@ -218,8 +256,8 @@ fn main(
                 if p.x.y > 0.0 {
                     s = LOG2E * p.x.y * tanh(clamp(s / p.x.y, vec4(-20.0), vec4(20.0)));
                 }
-                let bits = vec4(seen >> (16u * half_row + 4u * i)) & vec4(1u, 2u, 4u, 8u);
-                x[i] = select(vec4(NONE), s, bits != vec4(0u));
+                let own_bits = vec4(bits >> (16u * half_row + 4u * i)) & vec4(1u, 2u, 4u, 8u);
+                x[i] = select(vec4(NONE), s, own_bits != vec4(0u));
                 top = max(top, max(max(x[i].x, x[i].y), max(x[i].z, x[i].w)));
             }
             top = max(top, subgroupShuffleXor(top, 1u));

@@ -1,6 +1,7 @@
 //! From the steps of a plan to dispatches: one file per family. [`compile`] is the entry; `Compiler` finds where values lie.
 
 mod attention;
+mod few;
 mod handed;
 mod linear;
 mod node;
@@ -38,6 +39,8 @@ pub struct Target<'a> {
     pub own: &'a Weights,
     /// Persistent buffers by id.
     pub states: &'a [State],
+    /// Whether tokens see so many rows that even few of them attend by cooperative matrices.
+    pub deep: bool,
 }
 
 /// Compiles a plan.
