@@ -1,8 +1,9 @@
-// Products with some tens of tokens by cooperative matrices of 16 x 16, whose weights become halves on their way. A subgroup has
-// 32 rows and up to 64 tokens, and shares nothing with others: it takes units of 64 elements of its rows, two ahead of their
-// use, and puts them as halves into its part of workgroup memory. Activations come in tiles of 16 x 16, see `halve.wgsl`, as
-// they lie in memory: the subgroups of a multiprocessor find them in its cache. Parts of the sums go to workgroups of their own,
-// see `parts.wgsl`. What belongs to a sum or a unit has a name of its own: in arrays it would not stay in registers.
+// Products with some tens of tokens by cooperative matrices of 16 x 16, whose weights become halves on their way. A subgroup
+// has 32 rows and up to 64 tokens, and shares nothing with others: it takes units of 64 elements of its rows, a unit ahead of
+// their use, and puts half of a unit at a time as halves into its part of workgroup memory: the less of it a workgroup needs,
+// the more of them a multiprocessor has. Activations come in tiles of 16 x 16, see `halve.wgsl`, as they lie in memory: the
+// subgroups of a multiprocessor find them in its cache. Parts of the sums go to workgroups of their own, and are added up by
+// `parts.wgsl` or `halve.wgsl`. What belongs to a sum or a row has a name of its own: in arrays it would not stay in registers.
 //
 // Of a file of `take/`: `Taken`, what a thread loads of a unit, namely two runs of 16 elements of a row;
 //   take(m, row, u, half), factors(m, row, u, half, t),
@@ -13,7 +14,7 @@ struct Params {
     mats: array<Matrix, 3>,
     // Units of a row; tokens; first vector of the activations, vectors from 16 tokens to the next.
     x: vec4<u32>,
-    // Activation, matrices, units of a part, words between the results of parts.
+    // Matrices, units of a part, words between the results of parts.
     how: vec4<u32>,
 }
 
@@ -22,18 +23,13 @@ struct Params {
 const ROWS: u32 = 32 * ROW_TEAMS;
 const WG: u32 = 32 * ROW_TEAMS;
 // Vectors from one row of a tile to the next: rows begin in different banks.
-const LINE: u32 = 18;
+const LINE: u32 = 10;
 const TEAM_TILE: u32 = 32 * LINE;
-// Vectors of a subgroup for sums on their way out, and from one row of them to the next.
-const STAGE: u32 = 80;
-const STAGE_LINE: u32 = 5;
-
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sums = coop_mat16x16<f32, C>;
 
 var<workgroup> tile: array<vec4<f16>, ROW_TEAMS * TEAM_TILE>;
-var<workgroup> stage: array<vec4<f32>, ROW_TEAMS * STAGE>;
 
 // The matrix of group `g`, where groups of ROWS rows are counted over all matrices, and the first of its rows.
 fn find_rows(g: u32) -> vec2<u32> {
@@ -41,7 +37,7 @@ fn find_rows(g: u32) -> vec2<u32> {
     var mat = 0u;
     loop {
         let groups = (p.mats[mat].rows + ROWS - 1u) / ROWS;
-        if rest < groups || mat + 1u >= p.how.y {
+        if rest < groups || mat + 1u >= p.how.x {
             break;
         }
         rest -= groups;
@@ -50,46 +46,26 @@ fn find_rows(g: u32) -> vec2<u32> {
     return vec2(mat, rest * ROWS);
 }
 
-// A thread's part of a unit as halves.
-fn open(at: u32, m: Matrix, row: u32, u: u32, half: u32, t: Taken) {
-    let f = factors(m, row, u, half, t);
+// A thread's first and second runs of a unit as halves.
+fn open_first(at: u32, f: vec4<f32>, u: u32, t: Taken) {
     tile[at] = vec4<f16>(first4(t, f, 0u, u));
     tile[at + 1u] = vec4<f16>(first4(t, f, 1u, u));
     tile[at + 2u] = vec4<f16>(first4(t, f, 2u, u));
     tile[at + 3u] = vec4<f16>(first4(t, f, 3u, u));
-    tile[at + 8u] = vec4<f16>(second4(t, f, 0u, u));
-    tile[at + 9u] = vec4<f16>(second4(t, f, 1u, u));
-    tile[at + 10u] = vec4<f16>(second4(t, f, 2u, u));
-    tile[at + 11u] = vec4<f16>(second4(t, f, 3u, u));
 }
 
-// Sixteen rows of sixteen tokens out of the stage of a subgroup.
-fn flush(m: Matrix, token0: u32, row0: u32, at: u32, lane: u32) {
-    for (var i = lane; i < 64u; i += 32u) {
-        let token = token0 + i / 4u;
-        let sums = stage[at + i / 4u * STAGE_LINE + i % 4u];
-        for (var j = 0u; j < 4u; j += 1u) {
-            let row = row0 + i % 4u * 4u + j;
-            if row < m.rows && token < p.x.y {
-                var x = sums[j];
-                if m.bias != 0u {
-                    x += bitcast<f32>(constants[m.bias - 1u + row]);
-                }
-                x = activate(p.how.x, x);
-                if m.residual != 0u {
-                    x += bitcast<f32>(arena_word(m.residual - 1u + token * m.stride + row));
-                }
-                set_number(m.to + token * m.stride + row, x);
-            }
-        }
-    }
+fn open_second(at: u32, f: vec4<f32>, u: u32, t: Taken) {
+    tile[at] = vec4<f16>(second4(t, f, 0u, u));
+    tile[at + 1u] = vec4<f16>(second4(t, f, 1u, u));
+    tile[at + 2u] = vec4<f16>(second4(t, f, 2u, u));
+    tile[at + 3u] = vec4<f16>(second4(t, f, 3u, u));
 }
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let place = find_rows(group.y);
     var m = p.mats[place.x];
-    m.to += group.z * p.how.w;
+    m.to += group.z * p.how.z;
     let team = lid / 32u;
     let lane = lid % 32u;
     let half = lane & 1u;
@@ -102,14 +78,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let at_b = at_a + 16u * LINE;
     let x_at = p.x.z + group.x * TILES * p.x.w;
     // The part of the sum that is this workgroup's.
-    let start = group.z * p.how.z;
-    let end = min(start + p.how.z, p.x.x);
+    let start = group.z * p.how.y;
+    let end = min(start + p.how.y, p.x.x);
     let last = end - 1u;
 
-    var a0 = take(m, row_a, start, half);
-    var b0 = take(m, row_b, start, half);
-    var a1 = take(m, row_a, min(start + 1u, last), half);
-    var b1 = take(m, row_b, min(start + 1u, last), half);
+    var a = take(m, row_a, start, half);
+    var b = take(m, row_b, start, half);
     var c00 = Sums();
     var c01 = Sums();
     var c10 = Sums();
@@ -118,11 +92,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var c21 = Sums();
     var c30 = Sums();
     var c31 = Sums();
-    for (var u = start; u < end; u += 2u) {
-        open(at_a, m, row_a, u, half, a0);
-        open(at_b, m, row_b, u, half, b0);
-        a0 = take(m, row_a, min(u + 2u, last), half);
-        b0 = take(m, row_b, min(u + 2u, last), half);
+    for (var u = start; u < end; u += 1u) {
+        let f_a = factors(m, row_a, u, half, a);
+        let f_b = factors(m, row_b, u, half, b);
+        open_first(at_a, f_a, u, a);
+        open_first(at_b, f_b, u, b);
         subgroupBarrier();
         {
             let at = x_at + x_tile(u, 0u) * 64u;
@@ -170,10 +144,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 c31 = coopMultiplyAdd(x, w1, c31);
             }
         }
+        subgroupBarrier();
+        open_second(at_a, f_a, u, a);
+        open_second(at_b, f_b, u, b);
+        a = take(m, row_a, min(u + 1u, last), half);
+        b = take(m, row_b, min(u + 1u, last), half);
+        subgroupBarrier();
         {
             let at = x_at + x_tile(u, 2u) * 64u;
-            let w0 = coopLoad<Right>(&tile[own + 8u], LINE);
-            let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 8u], LINE);
+            let w0 = coopLoad<Right>(&tile[own + 0u], LINE);
+            let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 0u], LINE);
             let x = coopLoadT<Left>(&x_half[at], 4u);
             c00 = coopMultiplyAdd(x, w0, c00);
             c01 = coopMultiplyAdd(x, w1, c01);
@@ -195,8 +175,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         {
             let at = x_at + x_tile(u, 3u) * 64u;
-            let w0 = coopLoad<Right>(&tile[own + 12u], LINE);
-            let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 12u], LINE);
+            let w0 = coopLoad<Right>(&tile[own + 4u], LINE);
+            let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 4u], LINE);
             let x = coopLoadT<Left>(&x_half[at], 4u);
             c00 = coopMultiplyAdd(x, w0, c00);
             c01 = coopMultiplyAdd(x, w1, c01);
@@ -217,191 +197,50 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
         subgroupBarrier();
-        if u + 1u < end {
-            open(at_a, m, row_a, u + 1u, half, a1);
-            open(at_b, m, row_b, u + 1u, half, b1);
-            a1 = take(m, row_a, min(u + 3u, last), half);
-            b1 = take(m, row_b, min(u + 3u, last), half);
-            subgroupBarrier();
-            {
-                let at = x_at + x_tile(u + 1u, 0u) * 64u;
-                let w0 = coopLoad<Right>(&tile[own + 0u], LINE);
-                let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 0u], LINE);
-                let x = coopLoadT<Left>(&x_half[at], 4u);
-                c00 = coopMultiplyAdd(x, w0, c00);
-                c01 = coopMultiplyAdd(x, w1, c01);
-                if TILES > 1u {
-                    let x = coopLoadT<Left>(&x_half[at + p.x.w], 4u);
-                    c10 = coopMultiplyAdd(x, w0, c10);
-                    c11 = coopMultiplyAdd(x, w1, c11);
-                }
-                if TILES > 2u {
-                    let x = coopLoadT<Left>(&x_half[at + 2u * p.x.w], 4u);
-                    c20 = coopMultiplyAdd(x, w0, c20);
-                    c21 = coopMultiplyAdd(x, w1, c21);
-                }
-                if TILES > 3u {
-                    let x = coopLoadT<Left>(&x_half[at + 3u * p.x.w], 4u);
-                    c30 = coopMultiplyAdd(x, w0, c30);
-                    c31 = coopMultiplyAdd(x, w1, c31);
-                }
-            }
-            {
-                let at = x_at + x_tile(u + 1u, 1u) * 64u;
-                let w0 = coopLoad<Right>(&tile[own + 4u], LINE);
-                let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 4u], LINE);
-                let x = coopLoadT<Left>(&x_half[at], 4u);
-                c00 = coopMultiplyAdd(x, w0, c00);
-                c01 = coopMultiplyAdd(x, w1, c01);
-                if TILES > 1u {
-                    let x = coopLoadT<Left>(&x_half[at + p.x.w], 4u);
-                    c10 = coopMultiplyAdd(x, w0, c10);
-                    c11 = coopMultiplyAdd(x, w1, c11);
-                }
-                if TILES > 2u {
-                    let x = coopLoadT<Left>(&x_half[at + 2u * p.x.w], 4u);
-                    c20 = coopMultiplyAdd(x, w0, c20);
-                    c21 = coopMultiplyAdd(x, w1, c21);
-                }
-                if TILES > 3u {
-                    let x = coopLoadT<Left>(&x_half[at + 3u * p.x.w], 4u);
-                    c30 = coopMultiplyAdd(x, w0, c30);
-                    c31 = coopMultiplyAdd(x, w1, c31);
-                }
-            }
-            {
-                let at = x_at + x_tile(u + 1u, 2u) * 64u;
-                let w0 = coopLoad<Right>(&tile[own + 8u], LINE);
-                let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 8u], LINE);
-                let x = coopLoadT<Left>(&x_half[at], 4u);
-                c00 = coopMultiplyAdd(x, w0, c00);
-                c01 = coopMultiplyAdd(x, w1, c01);
-                if TILES > 1u {
-                    let x = coopLoadT<Left>(&x_half[at + p.x.w], 4u);
-                    c10 = coopMultiplyAdd(x, w0, c10);
-                    c11 = coopMultiplyAdd(x, w1, c11);
-                }
-                if TILES > 2u {
-                    let x = coopLoadT<Left>(&x_half[at + 2u * p.x.w], 4u);
-                    c20 = coopMultiplyAdd(x, w0, c20);
-                    c21 = coopMultiplyAdd(x, w1, c21);
-                }
-                if TILES > 3u {
-                    let x = coopLoadT<Left>(&x_half[at + 3u * p.x.w], 4u);
-                    c30 = coopMultiplyAdd(x, w0, c30);
-                    c31 = coopMultiplyAdd(x, w1, c31);
-                }
-            }
-            {
-                let at = x_at + x_tile(u + 1u, 3u) * 64u;
-                let w0 = coopLoad<Right>(&tile[own + 12u], LINE);
-                let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 12u], LINE);
-                let x = coopLoadT<Left>(&x_half[at], 4u);
-                c00 = coopMultiplyAdd(x, w0, c00);
-                c01 = coopMultiplyAdd(x, w1, c01);
-                if TILES > 1u {
-                    let x = coopLoadT<Left>(&x_half[at + p.x.w], 4u);
-                    c10 = coopMultiplyAdd(x, w0, c10);
-                    c11 = coopMultiplyAdd(x, w1, c11);
-                }
-                if TILES > 2u {
-                    let x = coopLoadT<Left>(&x_half[at + 2u * p.x.w], 4u);
-                    c20 = coopMultiplyAdd(x, w0, c20);
-                    c21 = coopMultiplyAdd(x, w1, c21);
-                }
-                if TILES > 3u {
-                    let x = coopLoadT<Left>(&x_half[at + 3u * p.x.w], 4u);
-                    c30 = coopMultiplyAdd(x, w0, c30);
-                    c31 = coopMultiplyAdd(x, w1, c31);
-                }
-            }
-            subgroupBarrier();
-        }
     }
-    let s = m.stride / 4u;
-    let aligned = ((m.to | m.stride | row0) & 3u) == 0u && (m.residual == 0u || ((m.residual - 1u) & 3u) == 0u);
-    // Results of parts have room for whole tiles.
-    let fits = row0 + 32u <= m.rows && token0 + 16u * TILES <= p.x.y && m.bias == 0u && p.how.x == 0u;
-    if aligned && (fits || m.other == 1u) {
-        let to = (m.to + token0 * m.stride + row0) / 4u;
-        if m.residual != 0u {
-            let r = (m.residual - 1u + token0 * m.stride + row0) / 4u;
-            c00 = c00 + coopLoadT<Sums>(&arena[r], s);
-            c01 = c01 + coopLoadT<Sums>(&arena[r + 4u], s);
-            if TILES > 1u {
-                c10 = c10 + coopLoadT<Sums>(&arena[r + 16u * s], s);
-                c11 = c11 + coopLoadT<Sums>(&arena[r + 16u * s + 4u], s);
-            }
-            if TILES > 2u {
-                c20 = c20 + coopLoadT<Sums>(&arena[r + 32u * s], s);
-                c21 = c21 + coopLoadT<Sums>(&arena[r + 32u * s + 4u], s);
-            }
-            if TILES > 3u {
-                c30 = c30 + coopLoadT<Sums>(&arena[r + 48u * s], s);
-                c31 = c31 + coopLoadT<Sums>(&arena[r + 48u * s + 4u], s);
-            }
-        }
-        let to00 = to;
-        coopStoreT(c00, &arena[to00], s);
-        let to01 = to + 4u;
-        coopStoreT(c01, &arena[to01], s);
-        if TILES > 1u {
-            let to10 = to + 16u * s;
-            coopStoreT(c10, &arena[to10], s);
-            let to11 = to + 16u * s + 4u;
-            coopStoreT(c11, &arena[to11], s);
-        }
-        if TILES > 2u {
-            let to20 = to + 32u * s;
-            coopStoreT(c20, &arena[to20], s);
-            let to21 = to + 32u * s + 4u;
-            coopStoreT(c21, &arena[to21], s);
-        }
-        if TILES > 3u {
-            let to30 = to + 48u * s;
-            coopStoreT(c30, &arena[to30], s);
-            let to31 = to + 48u * s + 4u;
-            coopStoreT(c31, &arena[to31], s);
-        }
+    // Results that are not whole tiles go through parts, which have room for them.
+    if row0 >= m.rows && m.other == 0u {
         return;
     }
-    let at = team * STAGE;
-    coopStoreT(c00, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 0u, row0 + 0u, at, lane);
-    subgroupBarrier();
-    coopStoreT(c01, &stage[at], STAGE_LINE);
-    subgroupBarrier();
-    flush(m, token0 + 0u, row0 + 16u, at, lane);
-    subgroupBarrier();
+    let s = m.stride / 4u;
+    let to = (m.to + token0 * m.stride + row0) / 4u;
+    if m.residual != 0u {
+        let r = (m.residual - 1u + token0 * m.stride + row0) / 4u;
+        c00 = c00 + coopLoadT<Sums>(&arena[r], s);
+        c01 = c01 + coopLoadT<Sums>(&arena[r + 4u], s);
+        if TILES > 1u {
+            c10 = c10 + coopLoadT<Sums>(&arena[r + 16u * s], s);
+            c11 = c11 + coopLoadT<Sums>(&arena[r + 16u * s + 4u], s);
+        }
+        if TILES > 2u {
+            c20 = c20 + coopLoadT<Sums>(&arena[r + 32u * s], s);
+            c21 = c21 + coopLoadT<Sums>(&arena[r + 32u * s + 4u], s);
+        }
+        if TILES > 3u {
+            c30 = c30 + coopLoadT<Sums>(&arena[r + 48u * s], s);
+            c31 = c31 + coopLoadT<Sums>(&arena[r + 48u * s + 4u], s);
+        }
+    }
+    let to00 = to;
+    coopStoreT(c00, &arena[to00], s);
+    let to01 = to + 4u;
+    coopStoreT(c01, &arena[to01], s);
     if TILES > 1u {
-        coopStoreT(c10, &stage[at], STAGE_LINE);
-        subgroupBarrier();
-        flush(m, token0 + 16u, row0 + 0u, at, lane);
-        subgroupBarrier();
-        coopStoreT(c11, &stage[at], STAGE_LINE);
-        subgroupBarrier();
-        flush(m, token0 + 16u, row0 + 16u, at, lane);
-        subgroupBarrier();
+        let to10 = to + 16u * s;
+        coopStoreT(c10, &arena[to10], s);
+        let to11 = to + 16u * s + 4u;
+        coopStoreT(c11, &arena[to11], s);
     }
     if TILES > 2u {
-        coopStoreT(c20, &stage[at], STAGE_LINE);
-        subgroupBarrier();
-        flush(m, token0 + 32u, row0 + 0u, at, lane);
-        subgroupBarrier();
-        coopStoreT(c21, &stage[at], STAGE_LINE);
-        subgroupBarrier();
-        flush(m, token0 + 32u, row0 + 16u, at, lane);
-        subgroupBarrier();
+        let to20 = to + 32u * s;
+        coopStoreT(c20, &arena[to20], s);
+        let to21 = to + 32u * s + 4u;
+        coopStoreT(c21, &arena[to21], s);
     }
     if TILES > 3u {
-        coopStoreT(c30, &stage[at], STAGE_LINE);
-        subgroupBarrier();
-        flush(m, token0 + 48u, row0 + 0u, at, lane);
-        subgroupBarrier();
-        coopStoreT(c31, &stage[at], STAGE_LINE);
-        subgroupBarrier();
-        flush(m, token0 + 48u, row0 + 16u, at, lane);
-        subgroupBarrier();
+        let to30 = to + 48u * s;
+        coopStoreT(c30, &arena[to30], s);
+        let to31 = to + 48u * s + 4u;
+        coopStoreT(c31, &arena[to31], s);
     }
 }

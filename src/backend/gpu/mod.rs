@@ -17,7 +17,7 @@ pub mod weights;
 use super::{Backend, Observer, Seen};
 use crate::error::{Error, Result};
 use crate::graph::plan::{Place, Plan};
-use crate::graph::{InputData, Inputs, Mask, Source, StateId, ValueId};
+use crate::graph::{InputData, Inputs, Source, StateId, ValueId};
 use crate::quant::DType;
 use device::Device;
 use masks::Masks;
@@ -39,7 +39,7 @@ pub struct Gpu {
     weights: Arc<Weights>,
     own: Weights,
     states: Vec<State>,
-    programs: Vec<(Key, Program)>,
+    programs: Vec<(u64, Program)>,
     buffers: Buffers,
     masks: Masks,
     host: Vec<u32>,
@@ -47,15 +47,9 @@ pub struct Gpu {
     ahead: Option<Ahead>,
 }
 
-/// A plan, and whether its tokens see many rows.
-type Key = (u64, bool);
-
-/// Rows from which on few tokens attend by cooperative matrices, which take more dispatches but read rows faster.
-const DEEP: u32 = 6144;
-
 /// The commands of a run that is expected, encoded while the device computed: nothing in them depends on its inputs.
 struct Ahead {
-    of: Key,
+    plan: u64,
     /// Of which buffers they are made.
     generation: u64,
     commands: wgpu::CommandBuffer,
@@ -111,30 +105,22 @@ impl Gpu {
     }
 
     /// The program of a plan, made when the plan is first seen; the last of `programs` afterwards.
-    fn prepare(&mut self, plan: &Plan, inputs: &Inputs) -> Result<Key> {
-        let many =
-            |mask: &Mask| mask.rows.len() <= 8 && mask.rows.iter().any(|r| r.end.saturating_sub(r.start) >= DEEP);
-        let key = (plan.id, self.device.abilities.matrices && inputs.masks.iter().any(many));
-        if let Some(i) = self.programs.iter().position(|(of, _)| *of == key) {
+    fn prepare(&mut self, plan: &Plan) -> Result<()> {
+        if let Some(i) = self.programs.iter().position(|(id, _)| *id == plan.id) {
             let kept = self.programs.remove(i);
             self.programs.push(kept);
-            return Ok(key);
+            return Ok(());
         }
-        let target = steps::Target {
-            device: &self.device,
-            weights: &self.weights,
-            own: &self.own,
-            states: &self.states,
-            deep: key.1,
-        };
+        let target =
+            steps::Target { device: &self.device, weights: &self.weights, own: &self.own, states: &self.states };
         let program = steps::compile(&target, plan)?;
         self.device.check()?;
         self.device.shaders.save();
         if self.programs.len() == MAX_PROGRAMS {
             self.programs.remove(0);
         }
-        self.programs.push((key, program));
-        Ok(key)
+        self.programs.push((plan.id, program));
+        Ok(())
     }
 
     /// Copies in what a run reads, and makes the buffers large enough for it.
@@ -235,16 +221,16 @@ impl Gpu {
     }
 
     /// Submits a short run whole, and encodes the next of the same plan meanwhile.
-    fn submit_short(&mut self, of: Key) -> Result<()> {
+    fn submit_short(&mut self, plan: u64) -> Result<()> {
         let all = 0..self.programs.last().map_or(0, |(_, p)| p.dispatches.len());
         let generation = self.buffers.generation;
         let commands = match self.ahead.take() {
-            Some(a) if a.of == of && a.generation == generation => a.commands,
+            Some(a) if a.plan == plan && a.generation == generation => a.commands,
             _ => self.encode(all.clone()),
         };
         self.device.queue.submit([commands]);
         self.device.check()?;
-        self.ahead = Some(Ahead { of, generation, commands: self.encode(all) });
+        self.ahead = Some(Ahead { plan, generation, commands: self.encode(all) });
         Ok(())
     }
 
@@ -314,14 +300,14 @@ impl Backend for Gpu {
         outputs: &mut [&mut [f32]],
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
-        let key = self.prepare(plan, inputs)?;
+        self.prepare(plan)?;
         self.fill(inputs)?;
         let (n, short) = self.programs.last().map_or((0, false), |(_, p)| (p.dispatches.len(), p.short));
         if short && self.profile.is_none() {
             if stop() {
                 return Err(Error::Aborted);
             }
-            self.submit_short(key)?;
+            self.submit_short(plan.id)?;
             return self.collect(outputs);
         }
         for first in (0..n.max(1)).step_by(PIECE) {
@@ -341,7 +327,7 @@ impl Backend for Gpu {
         stop: &mut dyn FnMut() -> bool,
         observer: &mut Observer,
     ) -> Result<()> {
-        self.prepare(plan, inputs)?;
+        self.prepare(plan)?;
         self.fill(inputs)?;
         observer(&plan.graph, Seen::Begins);
         let ends = self.programs.last().map_or(Vec::new(), |(_, p)| p.step_ends.clone());

@@ -148,9 +148,7 @@ impl Kernel {
                 let weights = if expanded { wgsl!("weights/arena") } else { wgsl!("weights/half") };
                 (WIDE, vec![wgsl!("matmul_coop"), weights, wgsl!("matrix"), wgsl!("activation")])
             }
-            "matmul_few_coop" => {
-                (WIDE, vec![wgsl!("matmul_few_coop"), take_source(self.format), wgsl!("matrix"), wgsl!("activation")])
-            }
+            "matmul_few_coop" => (WIDE, vec![wgsl!("matmul_few_coop"), take_source(self.format), wgsl!("matrix")]),
             other => return Err(Error::Internal(format!("no kernel {other}"))),
         };
         let format = match self.format {

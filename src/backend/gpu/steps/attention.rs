@@ -462,12 +462,7 @@ impl Compiler<'_> {
     fn coop_tile(&self, q: &Operand, group: usize, n_tokens: usize, [d_k, d_v]: [usize; 2]) -> Option<Tile> {
         let fits = |d: usize| d.is_multiple_of(16) && (32..=MAX_COOP_HEAD).contains(&d);
         let aligned = [q.at, q.nb[1], q.nb[2]].iter().all(|n| n.is_multiple_of(4)) && q.nb[0] == 1;
-        if !self.target.device.abilities.matrices
-            || (n_tokens <= FEW && !self.target.deep)
-            || !fits(d_k)
-            || !fits(d_v)
-            || !aligned
-        {
+        if !self.target.device.abilities.matrices || n_tokens <= FEW || !fits(d_k) || !fits(d_v) || !aligned {
             return None;
         }
         let heads = 1 << group.trailing_zeros().min(4);

@@ -10,7 +10,7 @@ pub(super) const TILE: usize = 16;
 /// Most tiles of tokens of a workgroup.
 const MAX_TILES: usize = 4;
 
-/// Elements of a unit, of which subgroups take pairs.
+/// Elements of a unit.
 const UNIT: usize = 64;
 
 /// Most tokens that are multiplied so.
@@ -29,7 +29,7 @@ const MIN_UNITS: usize = 4;
 
 /// Whether `n` tokens of `k` elements are multiplied by `matmul_few_coop`.
 pub(super) fn is_few(k: usize, n: usize) -> bool {
-    n <= MOST && k.is_multiple_of(2 * UNIT)
+    n <= MOST && k.is_multiple_of(UNIT)
 }
 
 /// Groups of tokens, and tiles of each.
@@ -71,13 +71,15 @@ impl Compiler<'_> {
         let row_groups = group.iter().map(|s| s.rows.div_ceil(rows)).sum::<usize>();
         let units = k / UNIT;
         let parts = (BUSY / (groups * row_groups * ROW_TEAMS)).clamp(1, MAX_PARTS).min(units.div_ceil(MIN_UNITS));
-        let share = units.div_ceil(parts).next_multiple_of(2);
+        let share = units.div_ceil(parts);
         let parts = units.div_ceil(share);
-        // Results of parts have room for whole tiles.
+        // Whole tiles of a product of one part go where the result does; parts have room for tiles that are not whole.
+        let whole = n == groups * tiles * TILE && group.iter().all(Segment::is_whole);
+        let split = parts > 1 || !whole;
         let stride = |s: &Segment| s.rows.next_multiple_of(rows);
         let size = |s: &Segment| stride(s) * groups * tiles * TILE;
         let all: usize = group.iter().map(size).sum();
-        let partial = if parts > 1 { self.take_scratch(parts * all) } else { 0 };
+        let partial = if split { self.take_scratch(parts * all) } else { 0 };
         let mut params = Params::default();
         let mut to = partial;
         let mut sums = Vec::with_capacity(3);
@@ -87,30 +89,24 @@ impl Compiler<'_> {
                 continue;
             };
             params = params.u(&s.part.planes).u(&[word(s.product.weight.blocks)?, word(s.rows)?]);
-            params = match parts {
-                1 => params.u(&[s.to()?, s.bias(), word(s.product.stride)?, s.residual(), 0, 0]),
-                _ => params.u(&[word(to)?, 0, word(stride(s))?, 0, 1, 0]),
+            params = match split {
+                false => params.u(&[s.to()?, 0, word(s.product.stride)?, s.residual(), 0, 0]),
+                true => params.u(&[word(to)?, 0, word(stride(s))?, 0, 1, 0]),
             };
-            if parts > 1 {
+            if split {
                 sums.push(Parts { segment: number + i, at: to, stride: stride(s), n: parts, all });
             }
             to += size(s);
         }
         let first = &group[0];
-        let act = if parts > 1 { 0 } else { first.product.act };
         let params = params.u(&[word(units)?, word(n)?, word(halves / 2)?, word(k * TILE / 4)?]).u(&[
-            act,
             word(group.len())?,
             word(share)?,
             word(all)?,
+            0,
         ]);
-        let constants = first.constants();
-        let bindings = Bindings {
-            weights: Bound::Buffer(first.part.buffer.clone()),
-            constants: constants.clone(),
-            state: Bound::Arena,
-            ..Bindings::default()
-        };
+        let bindings =
+            Bindings { weights: Bound::Buffer(first.part.buffer.clone()), state: Bound::Arena, ..Bindings::default() };
         let kernel = Kernel {
             format: Some(first.product.weight.dtype),
             ..Kernel::plain(

@@ -39,8 +39,6 @@ pub struct Target<'a> {
     pub own: &'a Weights,
     /// Persistent buffers by id.
     pub states: &'a [State],
-    /// Whether tokens see so many rows that even few of them attend by cooperative matrices.
-    pub deep: bool,
 }
 
 /// Compiles a plan.

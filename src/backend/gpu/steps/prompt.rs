@@ -14,6 +14,9 @@ const DEPTH: usize = 64;
 /// Elements that become halves at a time.
 const PIECE: usize = 8;
 
+/// Most tokens whose products `matvec_fast` is quicker with.
+const ALONE: usize = 2;
+
 /// Threads of a workgroup of `halve`.
 const HALVE_THREADS: usize = 512;
 
@@ -127,6 +130,14 @@ impl Segment<'_> {
         self.product.residual.map_or(0, |at| at + 1 + self.row())
     }
 
+    /// Whether its result is whole tiles of sums, to which at most a residual is added.
+    pub(super) fn is_whole(&self) -> bool {
+        let p = self.product;
+        let aligned = |at: u32| at.is_multiple_of(4);
+        let places = self.to().is_ok_and(aligned) && p.residual.is_none_or(|at| aligned(at + self.row()));
+        self.rows.is_multiple_of(2 * TILE) && p.bias.is_none() && p.act == 0 && p.stride.is_multiple_of(4) && places
+    }
+
     /// What binds its bias.
     pub(super) fn constants(&self) -> Bound {
         self.product.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone()))
@@ -148,7 +159,7 @@ impl Compiler<'_> {
     /// Whether a step is made by cooperative matrices: f32 has more digits than a half, bf16 more range.
     pub(super) fn takes_tiles(&self, l: &Linear) -> Result<bool> {
         let x = self.value(l.x);
-        if x.ne[1] <= FEW || !x.ne[0].is_multiple_of(PIECE) || !self.target.device.abilities.matrices {
+        if x.ne[1] <= ALONE || !x.ne[0].is_multiple_of(PIECE) || !self.target.device.abilities.matrices {
             return Ok(false);
         }
         for mat in &l.mats {
