@@ -1,9 +1,9 @@
 // Products with some tens of tokens by cooperative matrices of 16 x 16, whose weights become halves on their way. A subgroup
-// has 32 rows and up to 64 tokens, and shares nothing with others: it takes units of 64 elements of its rows, a unit ahead of
-// their use, and puts half of a unit at a time as halves into its part of workgroup memory: the less of it a workgroup needs,
-// the more of them a multiprocessor has. Activations come in tiles of 16 x 16, see `halve.wgsl`, as they lie in memory: the
-// subgroups of a multiprocessor find them in its cache. Parts of the sums go to workgroups of their own, and are added up by
-// `parts.wgsl` or `halve.wgsl`. What belongs to a sum or a row has a name of its own: in arrays it would not stay in registers.
+// has 32 rows and up to 64 tokens, and shares nothing with others: it takes units of 64 elements of its rows, two ahead of
+// their use, and puts them as halves into its part of workgroup memory. Activations come in tiles of 16 x 16, see
+// `halve.wgsl`, as they lie in memory: the subgroups of a multiprocessor find them in its cache. Parts of the sums go to
+// workgroups of their own, and are added up by `parts.wgsl` or `halve.wgsl`. What belongs to a sum or a row has a name of its
+// own: in arrays it would not stay in registers.
 //
 // Of a file of `take/`: `Taken`, what a thread loads of a unit, namely two runs of 16 elements of a row;
 //   take(m, row, u, half), factors(m, row, u, half, t),
@@ -23,7 +23,7 @@ struct Params {
 const ROWS: u32 = 32 * ROW_TEAMS;
 const WG: u32 = 32 * ROW_TEAMS;
 // Vectors from one row of a tile to the next: rows begin in different banks.
-const LINE: u32 = 10;
+const LINE: u32 = 18;
 const TEAM_TILE: u32 = 32 * LINE;
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
@@ -46,19 +46,17 @@ fn find_rows(g: u32) -> vec2<u32> {
     return vec2(mat, rest * ROWS);
 }
 
-// A thread's first and second runs of a unit as halves.
-fn open_first(at: u32, f: vec4<f32>, u: u32, t: Taken) {
+// A thread's part of a unit as halves.
+fn open(at: u32, m: Matrix, row: u32, u: u32, half: u32, t: Taken) {
+    let f = factors(m, row, u, half, t);
     tile[at] = vec4<f16>(first4(t, f, 0u, u));
     tile[at + 1u] = vec4<f16>(first4(t, f, 1u, u));
     tile[at + 2u] = vec4<f16>(first4(t, f, 2u, u));
     tile[at + 3u] = vec4<f16>(first4(t, f, 3u, u));
-}
-
-fn open_second(at: u32, f: vec4<f32>, u: u32, t: Taken) {
-    tile[at] = vec4<f16>(second4(t, f, 0u, u));
-    tile[at + 1u] = vec4<f16>(second4(t, f, 1u, u));
-    tile[at + 2u] = vec4<f16>(second4(t, f, 2u, u));
-    tile[at + 3u] = vec4<f16>(second4(t, f, 3u, u));
+    tile[at + 8u] = vec4<f16>(second4(t, f, 0u, u));
+    tile[at + 9u] = vec4<f16>(second4(t, f, 1u, u));
+    tile[at + 10u] = vec4<f16>(second4(t, f, 2u, u));
+    tile[at + 11u] = vec4<f16>(second4(t, f, 3u, u));
 }
 
 @compute @workgroup_size(WG)
@@ -82,8 +80,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let end = min(start + p.how.y, p.x.x);
     let last = end - 1u;
 
-    var a = take(m, row_a, start, half);
-    var b = take(m, row_b, start, half);
+    var a0 = take(m, row_a, start, half);
+    var b0 = take(m, row_b, start, half);
+    var a1 = take(m, row_a, min(start + 1u, last), half);
+    var b1 = take(m, row_b, min(start + 1u, last), half);
     var c00 = Sums();
     var c01 = Sums();
     var c10 = Sums();
@@ -92,11 +92,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var c21 = Sums();
     var c30 = Sums();
     var c31 = Sums();
-    for (var u = start; u < end; u += 1u) {
-        let f_a = factors(m, row_a, u, half, a);
-        let f_b = factors(m, row_b, u, half, b);
-        open_first(at_a, f_a, u, a);
-        open_first(at_b, f_b, u, b);
+    for (var u = start; u < end; u += 2u) {
+        open(at_a, m, row_a, u, half, a0);
+        open(at_b, m, row_b, u, half, b0);
+        a0 = take(m, row_a, min(u + 2u, last), half);
+        b0 = take(m, row_b, min(u + 2u, last), half);
         subgroupBarrier();
         {
             let at = x_at + x_tile(u, 0u) * 64u;
@@ -144,16 +144,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 c31 = coopMultiplyAdd(x, w1, c31);
             }
         }
-        subgroupBarrier();
-        open_second(at_a, f_a, u, a);
-        open_second(at_b, f_b, u, b);
-        a = take(m, row_a, min(u + 1u, last), half);
-        b = take(m, row_b, min(u + 1u, last), half);
-        subgroupBarrier();
         {
             let at = x_at + x_tile(u, 2u) * 64u;
-            let w0 = coopLoad<Right>(&tile[own + 0u], LINE);
-            let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 0u], LINE);
+            let w0 = coopLoad<Right>(&tile[own + 8u], LINE);
+            let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 8u], LINE);
             let x = coopLoadT<Left>(&x_half[at], 4u);
             c00 = coopMultiplyAdd(x, w0, c00);
             c01 = coopMultiplyAdd(x, w1, c01);
@@ -175,8 +169,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         {
             let at = x_at + x_tile(u, 3u) * 64u;
-            let w0 = coopLoad<Right>(&tile[own + 4u], LINE);
-            let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 4u], LINE);
+            let w0 = coopLoad<Right>(&tile[own + 12u], LINE);
+            let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 12u], LINE);
             let x = coopLoadT<Left>(&x_half[at], 4u);
             c00 = coopMultiplyAdd(x, w0, c00);
             c01 = coopMultiplyAdd(x, w1, c01);
@@ -197,6 +191,106 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
         subgroupBarrier();
+        if u + 1u < end {
+            open(at_a, m, row_a, u + 1u, half, a1);
+            open(at_b, m, row_b, u + 1u, half, b1);
+            a1 = take(m, row_a, min(u + 3u, last), half);
+            b1 = take(m, row_b, min(u + 3u, last), half);
+            subgroupBarrier();
+            {
+                let at = x_at + x_tile(u + 1u, 0u) * 64u;
+                let w0 = coopLoad<Right>(&tile[own + 0u], LINE);
+                let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 0u], LINE);
+                let x = coopLoadT<Left>(&x_half[at], 4u);
+                c00 = coopMultiplyAdd(x, w0, c00);
+                c01 = coopMultiplyAdd(x, w1, c01);
+                if TILES > 1u {
+                    let x = coopLoadT<Left>(&x_half[at + p.x.w], 4u);
+                    c10 = coopMultiplyAdd(x, w0, c10);
+                    c11 = coopMultiplyAdd(x, w1, c11);
+                }
+                if TILES > 2u {
+                    let x = coopLoadT<Left>(&x_half[at + 2u * p.x.w], 4u);
+                    c20 = coopMultiplyAdd(x, w0, c20);
+                    c21 = coopMultiplyAdd(x, w1, c21);
+                }
+                if TILES > 3u {
+                    let x = coopLoadT<Left>(&x_half[at + 3u * p.x.w], 4u);
+                    c30 = coopMultiplyAdd(x, w0, c30);
+                    c31 = coopMultiplyAdd(x, w1, c31);
+                }
+            }
+            {
+                let at = x_at + x_tile(u + 1u, 1u) * 64u;
+                let w0 = coopLoad<Right>(&tile[own + 4u], LINE);
+                let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 4u], LINE);
+                let x = coopLoadT<Left>(&x_half[at], 4u);
+                c00 = coopMultiplyAdd(x, w0, c00);
+                c01 = coopMultiplyAdd(x, w1, c01);
+                if TILES > 1u {
+                    let x = coopLoadT<Left>(&x_half[at + p.x.w], 4u);
+                    c10 = coopMultiplyAdd(x, w0, c10);
+                    c11 = coopMultiplyAdd(x, w1, c11);
+                }
+                if TILES > 2u {
+                    let x = coopLoadT<Left>(&x_half[at + 2u * p.x.w], 4u);
+                    c20 = coopMultiplyAdd(x, w0, c20);
+                    c21 = coopMultiplyAdd(x, w1, c21);
+                }
+                if TILES > 3u {
+                    let x = coopLoadT<Left>(&x_half[at + 3u * p.x.w], 4u);
+                    c30 = coopMultiplyAdd(x, w0, c30);
+                    c31 = coopMultiplyAdd(x, w1, c31);
+                }
+            }
+            {
+                let at = x_at + x_tile(u + 1u, 2u) * 64u;
+                let w0 = coopLoad<Right>(&tile[own + 8u], LINE);
+                let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 8u], LINE);
+                let x = coopLoadT<Left>(&x_half[at], 4u);
+                c00 = coopMultiplyAdd(x, w0, c00);
+                c01 = coopMultiplyAdd(x, w1, c01);
+                if TILES > 1u {
+                    let x = coopLoadT<Left>(&x_half[at + p.x.w], 4u);
+                    c10 = coopMultiplyAdd(x, w0, c10);
+                    c11 = coopMultiplyAdd(x, w1, c11);
+                }
+                if TILES > 2u {
+                    let x = coopLoadT<Left>(&x_half[at + 2u * p.x.w], 4u);
+                    c20 = coopMultiplyAdd(x, w0, c20);
+                    c21 = coopMultiplyAdd(x, w1, c21);
+                }
+                if TILES > 3u {
+                    let x = coopLoadT<Left>(&x_half[at + 3u * p.x.w], 4u);
+                    c30 = coopMultiplyAdd(x, w0, c30);
+                    c31 = coopMultiplyAdd(x, w1, c31);
+                }
+            }
+            {
+                let at = x_at + x_tile(u + 1u, 3u) * 64u;
+                let w0 = coopLoad<Right>(&tile[own + 12u], LINE);
+                let w1 = coopLoad<Right>(&tile[own + 16u * LINE + 12u], LINE);
+                let x = coopLoadT<Left>(&x_half[at], 4u);
+                c00 = coopMultiplyAdd(x, w0, c00);
+                c01 = coopMultiplyAdd(x, w1, c01);
+                if TILES > 1u {
+                    let x = coopLoadT<Left>(&x_half[at + p.x.w], 4u);
+                    c10 = coopMultiplyAdd(x, w0, c10);
+                    c11 = coopMultiplyAdd(x, w1, c11);
+                }
+                if TILES > 2u {
+                    let x = coopLoadT<Left>(&x_half[at + 2u * p.x.w], 4u);
+                    c20 = coopMultiplyAdd(x, w0, c20);
+                    c21 = coopMultiplyAdd(x, w1, c21);
+                }
+                if TILES > 3u {
+                    let x = coopLoadT<Left>(&x_half[at + 3u * p.x.w], 4u);
+                    c30 = coopMultiplyAdd(x, w0, c30);
+                    c31 = coopMultiplyAdd(x, w1, c31);
+                }
+            }
+            subgroupBarrier();
+        }
     }
     // Results that are not whole tiles go through parts, which have room for them.
     if row0 >= m.rows && m.other == 0u {
