@@ -2,7 +2,7 @@
 //! together.
 //!
 //! ```text
-//! cargo run --release --example gpu_bench -- MODEL.gguf [--depths 0,8192] [--kv f16|q8_0] [--sequences 64] [--repeat 3]
+//! cargo run --release --example gpu_bench -- MODEL.gguf [--depths 0,8192] [--kv f16|q8_0] [--sequences 16,64] [--repeat 3]
 //!     [--samplers]
 //! ```
 //!
@@ -44,14 +44,20 @@ fn main() -> Result<()> {
     log::set_logger(&Log).map_err(|e| e.to_string())?;
     log::set_max_level(log::LevelFilter::Info);
     let mut args = std::env::args().skip(1);
-    let (mut path, mut depths, mut kv, mut sequences, mut repeat) = (None, vec![0], DType::F16, 0, 3);
+    let (mut path, mut depths, mut kv, mut sequences, mut repeat) = (None, vec![0], DType::F16, Vec::<usize>::new(), 3);
     let (mut n_gpu_layers, mut with_samplers) = (-1, false);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {
-            "--depths" => depths = value()?.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?,
+            "--depths" => {
+                depths = value()?
+                    .split(',')
+                    .filter(|d| !d.is_empty())
+                    .map(str::parse)
+                    .collect::<std::result::Result<_, _>>()?
+            }
             "--kv" => kv = if value()? == "q8_0" { DType::Q8_0 } else { DType::F16 },
-            "--sequences" => sequences = value()?.parse()?,
+            "--sequences" => sequences = value()?.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?,
             "--repeat" => repeat = value()?.parse()?,
             "--samplers" => with_samplers = true,
             "--ngl" => n_gpu_layers = value()?.parse()?,
@@ -79,21 +85,25 @@ fn main() -> Result<()> {
         decode(&mut ctx, 1, n_vocab)?;
         println!("depth {depth}: first prompt and token after {:.2} s", start.elapsed().as_secs_f64());
         let (mut pp, mut tg) = (Vec::new(), Vec::new());
+        ctx.clear_memory(false)?;
+        let start = Instant::now();
+        for _ in 0..depth / N_PROMPT {
+            decode(&mut ctx, N_PROMPT, n_vocab)?;
+        }
+        if depth > 0 {
+            println!("depth {depth}: {:.0} t/s on the way there", depth as f64 / start.elapsed().as_secs_f64());
+        }
         for _ in 0..repeat {
-            ctx.clear_memory(false)?;
-            for _ in 0..depth / N_PROMPT {
-                decode(&mut ctx, N_PROMPT, n_vocab)?;
-            }
             let start = Instant::now();
             decode(&mut ctx, N_PROMPT, n_vocab)?;
             pp.push(N_PROMPT as f64 / start.elapsed().as_secs_f64());
-            let memory = ctx.memory_mut().ok_or("no memory")?;
-            memory.seq_rm(0, depth as i32, -1)?;
+            forget(&mut ctx, depth)?;
             let start = Instant::now();
             for _ in 0..N_GEN {
                 decode(&mut ctx, 1, n_vocab)?;
             }
             tg.push(N_GEN as f64 / start.elapsed().as_secs_f64());
+            forget(&mut ctx, depth)?;
             let logits = ctx.logits_ith(-1)?;
             if !logits.iter().all(|x| x.is_finite()) {
                 println!("NOT FINITE");
@@ -108,9 +118,15 @@ fn main() -> Result<()> {
     if with_samplers {
         samplers(&model, repeat)?;
     }
-    if sequences > 0 {
-        together(&model, sequences, n_vocab)?;
+    for n in sequences {
+        together(&model, n, n_vocab)?;
     }
+    Ok(())
+}
+
+/// Forgets all positions from `depth` on.
+fn forget(ctx: &mut Context, depth: usize) -> Result<()> {
+    ctx.memory_mut().ok_or("no memory")?.seq_rm(0, depth as i32, -1)?;
     Ok(())
 }
 
@@ -227,9 +243,11 @@ fn together(model: &std::sync::Arc<Model>, n: usize, n_vocab: usize) -> Result<(
     for seq in 0..n {
         batch(&mut ctx, (0..128).map(|pos| (seq as i32, pos)), n_vocab, false)?;
     }
+    // What is made at the first use is made.
+    batch(&mut ctx, (0..n as i32).map(|seq| (seq, 128)), n_vocab, true)?;
     let start = Instant::now();
     for i in 0..N_GEN as i32 {
-        batch(&mut ctx, (0..n as i32).map(|seq| (seq, 128 + i)), n_vocab, true)?;
+        batch(&mut ctx, (0..n as i32).map(|seq| (seq, 129 + i)), n_vocab, true)?;
     }
     println!("{n} sequences: {:.0} t/s", (n * N_GEN) as f64 / start.elapsed().as_secs_f64());
     Ok(())

@@ -31,6 +31,8 @@ const V_UNITS: u32 = D_V / 8;
 const K_LINE: u32 = D_K / 4 + 2;
 const V_LINE: u32 = D_V / 4 + 2;
 const S_LINE: u32 = KEYS / 4 + 1;
+const W_LINE: u32 = KEYS / 4 + 2;
+const VALUES: u32 = KEYS * K_LINE;
 // Pieces that a thread moves.
 const K_MOVES: u32 = (KEYS * K_UNITS + WG - 1) / WG;
 const V_MOVES: u32 = (KEYS * V_UNITS + WG - 1) / WG;
@@ -42,30 +44,54 @@ alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sums = coop_mat16x16<f32, C>;
 
-// Of each subgroup 16 rows: queries, and after they are in registers the weights.
-var<workgroup> queries: array<vec4<f16>, ROWS * K_LINE>;
-var<workgroup> keys: array<vec4<f16>, KEYS * K_LINE>;
-var<workgroup> values: array<vec4<f16>, KEYS * V_LINE>;
+// Queries at first; then keys, and values behind them. Little memory lets a multiprocessor have two workgroups.
+var<workgroup> tiles: array<vec4<f16>, max(ROWS * K_LINE, KEYS * (K_LINE + V_LINE))>;
+var<workgroup> weights_tile: array<vec4<f16>, ROWS * W_LINE>;
 var<workgroup> scores: array<vec4<f32>, ROWS * S_LINE>;
 
-// The rows that token `t` sees of the KEYS from `base` on, a multiple of KEYS, as bits.
-fn visible(row: vec3<u32>, base: u32) -> u32 {
-    let low = clamp(row.x, base, base + KEYS) - base;
-    let high = clamp(row.y, base, base + KEYS) - base;
+// What a token sees: start, end, and where the word of row 0 would lie in the bitmap (none: all of them).
+struct Seen {
+    start: u32,
+    end: u32,
+    bits: u32,
+}
+
+// See `attention.wgsl`. No token sees nothing.
+fn seen_by(t: u32) -> Seen {
+    if t >= p.q.w {
+        return Seen(0u, 0u, 0xffffffffu);
+    }
+    let at = constants[p.mask.x * 8u] + 4u * t;
+    let row = vec3(constants[at], constants[at + 1u], constants[at + 2u]);
+    let word = constants[p.mask.x * 8u + 1u] + 2u * row.z - (row.x & ~63u) / 32u;
+    return Seen(row.x, row.y, select(word, row.z, row.z == 0xffffffffu));
+}
+
+fn first_seen(s: Seen) -> u32 {
+    return select(0xffffffffu, s.start, s.end > s.start);
+}
+
+// The rows that a token sees of 32 from `base` on, a multiple of 32, as bits.
+fn visible(s: Seen, base: u32) -> u32 {
+    let low = clamp(s.start, base, base + 32u) - base;
+    let high = clamp(s.end, base, base + 32u) - base;
     if low >= high {
         return 0u;
     }
-    var bits = (0xffffffffu >> (KEYS - (high - low))) << low;
-    if row.z != 0xffffffffu {
-        bits &= constants[constants[p.mask.x * 8u + 1u] + 2u * row.z + (base - (row.x & ~63u)) / 32u];
+    let bits = (0xffffffffu >> (32u - (high - low))) << low;
+    if s.bits == 0xffffffffu {
+        return bits;
     }
-    return bits;
+    return bits & constants[s.bits + base / 32u];
 }
 
-// Start, end and bitmap of what a token sees: see `attention.wgsl`.
-fn mask_row(t: u32) -> vec3<u32> {
-    let at = constants[p.mask.x * 8u] + 4u * t;
-    return vec3(constants[at], constants[at + 1u], constants[at + 2u]);
+// Whether any of `n` tokens, whose lanes hold what they see, sees a row of the step from `base` on.
+fn is_seen(s: Seen, n: u32, base: u32) -> bool {
+    var any = 0u;
+    for (var t = 0u; t < n; t += 1u) {
+        any |= visible(Seen(subgroupShuffle(s.start, t), subgroupShuffle(s.end, t), subgroupShuffle(s.bits, t)), base);
+    }
+    return any != 0u;
 }
 
 @compute @workgroup_size(WG)
@@ -85,33 +111,27 @@ fn main(
         let row = i / K_UNITS;
         let t = min(first_token + row / HEADS, p.q.w - 1u);
         let at = (p.q.x + (head + row % HEADS) * p.q.y + t * p.q.z) / 4u + i % K_UNITS * 2u;
-        queries[row * K_LINE + i % K_UNITS * 2u] = half4(arena[at] * scale);
-        queries[row * K_LINE + i % K_UNITS * 2u + 1u] = half4(arena[at + 1u] * scale);
+        tiles[row * K_LINE + i % K_UNITS * 2u] = half4(arena[at] * scale);
+        tiles[row * K_LINE + i % K_UNITS * 2u + 1u] = half4(arena[at + 1u] * scale);
     }
-    var start = 0xffffffffu;
-    var end = 0u;
-    for (var t = 0u; t < n_tokens; t += 1u) {
-        let v = mask_row(first_token + t);
-        if v.y > v.x {
-            start = min(start, v.x);
-            end = max(end, v.y);
-        }
-    }
+    let lane = lid % 32u;
+    // A lane has what a token or two see.
+    let seen = seen_by(select(p.q.w, first_token + lane, lane < n_tokens));
+    let seen_late = seen_by(select(p.q.w, first_token + lane + 32u, lane + 32u < n_tokens));
+    var start = subgroupMin(min(first_seen(seen), first_seen(seen_late)));
+    let end = subgroupMax(max(seen.end, seen_late.end));
     start = min(start, end) / KEYS * KEYS;
-    // This part's share, in whole steps.
+    // A part has every so many steps: what is seen may lie far apart.
     let steps = (end - start + KEYS - 1u) / KEYS;
-    let share = (steps + p.out.z - 1u) / p.out.z;
-    start = min(end, start + group.z * share * KEYS);
-    end = min(end, start + share * KEYS);
+    let n_steps = (max(steps, group.z) - group.z + p.out.z - 1u) / p.out.z;
     let last = max(end, 1u) - 1u;
 
     // The row of scores that a lane weighs, half of it; its maximum and sum.
-    let lane = lid % 32u;
     let first = lid / 32u * 16u;
     let row = first + lane / 2u;
     let half_row = lane % 2u;
     let token = first_token + row / HEADS;
-    let mine = select(vec3(0u), mask_row(min(token, p.q.w - 1u)), token < p.q.w);
+    let mine = seen_by(token);
     let at = first * S_LINE;
     let own = row * S_LINE + half_row * 4u;
     var most = NONE;
@@ -119,35 +139,36 @@ fn main(
 
     workgroupBarrier();
 
-    var q0 = coopLoadT<Left>(&queries[first * K_LINE], K_LINE);
+    var q0 = coopLoadT<Left>(&tiles[first * K_LINE], K_LINE);
     var q1 = Left();
     if D_K > 16u {
-        q1 = coopLoadT<Left>(&queries[first * K_LINE + 4u], K_LINE);
+        q1 = coopLoadT<Left>(&tiles[first * K_LINE + 4u], K_LINE);
     }
     var q2 = Left();
     if D_K > 32u {
-        q2 = coopLoadT<Left>(&queries[first * K_LINE + 8u], K_LINE);
+        q2 = coopLoadT<Left>(&tiles[first * K_LINE + 8u], K_LINE);
     }
     var q3 = Left();
     if D_K > 48u {
-        q3 = coopLoadT<Left>(&queries[first * K_LINE + 12u], K_LINE);
+        q3 = coopLoadT<Left>(&tiles[first * K_LINE + 12u], K_LINE);
     }
     var q4 = Left();
     if D_K > 64u {
-        q4 = coopLoadT<Left>(&queries[first * K_LINE + 16u], K_LINE);
+        q4 = coopLoadT<Left>(&tiles[first * K_LINE + 16u], K_LINE);
     }
     var q5 = Left();
     if D_K > 80u {
-        q5 = coopLoadT<Left>(&queries[first * K_LINE + 20u], K_LINE);
+        q5 = coopLoadT<Left>(&tiles[first * K_LINE + 20u], K_LINE);
     }
     var q6 = Left();
     if D_K > 96u {
-        q6 = coopLoadT<Left>(&queries[first * K_LINE + 24u], K_LINE);
+        q6 = coopLoadT<Left>(&tiles[first * K_LINE + 24u], K_LINE);
     }
     var q7 = Left();
     if D_K > 112u {
-        q7 = coopLoadT<Left>(&queries[first * K_LINE + 28u], K_LINE);
+        q7 = coopLoadT<Left>(&tiles[first * K_LINE + 28u], K_LINE);
     }
+    workgroupBarrier();
     var o0 = Sums();
     var o1 = Sums();
     var o2 = Sums();
@@ -156,57 +177,76 @@ fn main(
     var o5 = Sums();
     var o6 = Sums();
     var o7 = Sums();
-    for (var base = start; base < end; base += KEYS) {
+    // Steps that somebody sees, of 32.
+    var wanted = 0u;
+    for (var n = 0u; n < n_steps; n += 1u) {
+        if n % 32u == 0u {
+            // A lane looks whether anybody sees a step; every subgroup for itself.
+            let step = group.z + (n + lane) * p.out.z;
+            let base = start + step * KEYS;
+            var any = is_seen(seen, min(n_tokens, 32u), base);
+            if TOKENS > 32u {
+                any |= is_seen(seen_late, max(n_tokens, 32u) - 32u, base);
+            }
+            wanted = subgroupBallot(any && step < steps).x;
+        }
+        let rest = wanted >> (n & 31u);
+        if rest == 0u {
+            n |= 31u;
+            continue;
+        }
+        n += firstTrailingBit(rest);
+        let base = start + (group.z + n * p.out.z) * KEYS;
         for (var i = 0u; i < K_MOVES; i += 1u) {
             let j = i * WG + lid;
             if j < KEYS * K_UNITS {
                 let x = key8(p.k.x + kv * p.k.y + min(base + j / K_UNITS, last) * p.k.z + j % K_UNITS * 8u, p.k.w);
-                keys[j / K_UNITS * K_LINE + j % K_UNITS * 2u] = x.a;
-                keys[j / K_UNITS * K_LINE + j % K_UNITS * 2u + 1u] = x.b;
+                tiles[j / K_UNITS * K_LINE + j % K_UNITS * 2u] = x.a;
+                tiles[j / K_UNITS * K_LINE + j % K_UNITS * 2u + 1u] = x.b;
             }
         }
         for (var i = 0u; i < V_MOVES; i += 1u) {
             let j = i * WG + lid;
             if j < KEYS * V_UNITS {
                 let x = value8(p.v.x + kv * p.v.y + min(base + j / V_UNITS, last) * p.v.z + j % V_UNITS * 8u, p.v.w);
-                values[j / V_UNITS * V_LINE + j % V_UNITS * 2u] = x.a;
-                values[j / V_UNITS * V_LINE + j % V_UNITS * 2u + 1u] = x.b;
+                tiles[VALUES + j / V_UNITS * V_LINE + j % V_UNITS * 2u] = x.a;
+                tiles[VALUES + j / V_UNITS * V_LINE + j % V_UNITS * 2u + 1u] = x.b;
             }
         }
         workgroupBarrier();
-        let seen = visible(mine, base);
-        if subgroupAny(seen != 0u) {
+        let bits = visible(mine, base);
+        if subgroupAny(bits != 0u) {
             var s0 = Sums();
             var s1 = Sums();
-            s0 = coopMultiplyAdd(q0, coopLoad<Right>(&keys[0u * K_LINE + 0u], K_LINE), s0);
-            s1 = coopMultiplyAdd(q0, coopLoad<Right>(&keys[16u * K_LINE + 0u], K_LINE), s1);
+            s0 = coopMultiplyAdd(q0, coopLoad<Right>(&tiles[0u * K_LINE + 0u], K_LINE), s0);
+            s1 = coopMultiplyAdd(q0, coopLoad<Right>(&tiles[16u * K_LINE + 0u], K_LINE), s1);
             if D_K > 16u {
-                s0 = coopMultiplyAdd(q1, coopLoad<Right>(&keys[0u * K_LINE + 4u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q1, coopLoad<Right>(&keys[16u * K_LINE + 4u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q1, coopLoad<Right>(&tiles[0u * K_LINE + 4u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q1, coopLoad<Right>(&tiles[16u * K_LINE + 4u], K_LINE), s1);
             }
             if D_K > 32u {
-                s0 = coopMultiplyAdd(q2, coopLoad<Right>(&keys[0u * K_LINE + 8u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q2, coopLoad<Right>(&keys[16u * K_LINE + 8u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q2, coopLoad<Right>(&tiles[0u * K_LINE + 8u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q2, coopLoad<Right>(&tiles[16u * K_LINE + 8u], K_LINE), s1);
             }
             if D_K > 48u {
-                s0 = coopMultiplyAdd(q3, coopLoad<Right>(&keys[0u * K_LINE + 12u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q3, coopLoad<Right>(&keys[16u * K_LINE + 12u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q3, coopLoad<Right>(&tiles[0u * K_LINE + 12u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q3, coopLoad<Right>(&tiles[16u * K_LINE + 12u], K_LINE), s1);
             }
             if D_K > 64u {
-                s0 = coopMultiplyAdd(q4, coopLoad<Right>(&keys[0u * K_LINE + 16u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q4, coopLoad<Right>(&keys[16u * K_LINE + 16u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q4, coopLoad<Right>(&tiles[0u * K_LINE + 16u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q4, coopLoad<Right>(&tiles[16u * K_LINE + 16u], K_LINE), s1);
             }
             if D_K > 80u {
-                s0 = coopMultiplyAdd(q5, coopLoad<Right>(&keys[0u * K_LINE + 20u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q5, coopLoad<Right>(&keys[16u * K_LINE + 20u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q5, coopLoad<Right>(&tiles[0u * K_LINE + 20u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q5, coopLoad<Right>(&tiles[16u * K_LINE + 20u], K_LINE), s1);
             }
             if D_K > 96u {
-                s0 = coopMultiplyAdd(q6, coopLoad<Right>(&keys[0u * K_LINE + 24u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q6, coopLoad<Right>(&keys[16u * K_LINE + 24u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q6, coopLoad<Right>(&tiles[0u * K_LINE + 24u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q6, coopLoad<Right>(&tiles[16u * K_LINE + 24u], K_LINE), s1);
             }
             if D_K > 112u {
-                s0 = coopMultiplyAdd(q7, coopLoad<Right>(&keys[0u * K_LINE + 28u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q7, coopLoad<Right>(&keys[16u * K_LINE + 28u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q7, coopLoad<Right>(&tiles[0u * K_LINE + 28u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q7, coopLoad<Right>(&tiles[16u * K_LINE + 28u], K_LINE), s1);
             }
             coopStoreT(s0, &scores[at], S_LINE);
             coopStoreT(s1, &scores[at + 4u], S_LINE);
@@ -218,8 +258,8 @@ fn main(
                 if p.x.y > 0.0 {
                     s = LOG2E * p.x.y * tanh(clamp(s / p.x.y, vec4(-20.0), vec4(20.0)));
                 }
-                let bits = vec4(seen >> (16u * half_row + 4u * i)) & vec4(1u, 2u, 4u, 8u);
-                x[i] = select(vec4(NONE), s, bits != vec4(0u));
+                let own_bits = vec4(bits >> (16u * half_row + 4u * i)) & vec4(1u, 2u, 4u, 8u);
+                x[i] = select(vec4(NONE), s, own_bits != vec4(0u));
                 top = max(top, max(max(x[i].x, x[i].y), max(x[i].z, x[i].w)));
             }
             top = max(top, subgroupShuffleXor(top, 1u));
@@ -284,40 +324,40 @@ fn main(
             }
             total += sum.x + sum.y + sum.z + sum.w;
             for (var i = 0u; i < 4u; i += 1u) {
-                queries[row * K_LINE + half_row * 4u + i] = vec4<f16>(x[i]);
+                weights_tile[row * W_LINE + half_row * 4u + i] = vec4<f16>(x[i]);
             }
             subgroupBarrier();
-            let w0 = coopLoadT<Left>(&queries[first * K_LINE], K_LINE);
-            let w1 = coopLoadT<Left>(&queries[first * K_LINE + 4u], K_LINE);
-            o0 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[0u], V_LINE), o0);
-            o0 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 0u], V_LINE), o0);
+            let w0 = coopLoadT<Left>(&weights_tile[first * W_LINE], W_LINE);
+            let w1 = coopLoadT<Left>(&weights_tile[first * W_LINE + 4u], W_LINE);
+            o0 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 0u], V_LINE), o0);
+            o0 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 0u], V_LINE), o0);
             if D_V > 16u {
-                o1 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[4u], V_LINE), o1);
-                o1 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 4u], V_LINE), o1);
+                o1 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 4u], V_LINE), o1);
+                o1 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 4u], V_LINE), o1);
             }
             if D_V > 32u {
-                o2 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[8u], V_LINE), o2);
-                o2 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 8u], V_LINE), o2);
+                o2 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 8u], V_LINE), o2);
+                o2 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 8u], V_LINE), o2);
             }
             if D_V > 48u {
-                o3 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[12u], V_LINE), o3);
-                o3 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 12u], V_LINE), o3);
+                o3 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 12u], V_LINE), o3);
+                o3 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 12u], V_LINE), o3);
             }
             if D_V > 64u {
-                o4 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[16u], V_LINE), o4);
-                o4 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 16u], V_LINE), o4);
+                o4 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 16u], V_LINE), o4);
+                o4 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 16u], V_LINE), o4);
             }
             if D_V > 80u {
-                o5 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[20u], V_LINE), o5);
-                o5 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 20u], V_LINE), o5);
+                o5 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 20u], V_LINE), o5);
+                o5 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 20u], V_LINE), o5);
             }
             if D_V > 96u {
-                o6 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[24u], V_LINE), o6);
-                o6 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 24u], V_LINE), o6);
+                o6 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 24u], V_LINE), o6);
+                o6 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 24u], V_LINE), o6);
             }
             if D_V > 112u {
-                o7 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[28u], V_LINE), o7);
-                o7 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 28u], V_LINE), o7);
+                o7 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 28u], V_LINE), o7);
+                o7 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 28u], V_LINE), o7);
             }
         }
         workgroupBarrier();

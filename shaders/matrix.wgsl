@@ -37,7 +37,13 @@ fn nibble4(word: u32, shift: u32) -> vec4<f32> {
     return numbers4((word >> shift) & 0x0f0f0f0fu);
 }
 
+// Bytes plus 1024 each: the last bits of halves, which become numbers two at a time.
+fn bytes_as_halves(word: u32) -> vec4<f32> {
+    let even = unpack2x16float((word & 0x00ff00ffu) | 0x64006400u);
+    let odd = unpack2x16float(((word >> 8u) & 0x00ff00ffu) | 0x64006400u);
+    return vec4(even.x, odd.x, even.y, odd.y);
+}
+
 fn signed4(word: u32) -> vec4<f32> {
-    return vec4<f32>(vec4(extractBits(i32(word), 0u, 8u), extractBits(i32(word), 8u, 8u),
-        extractBits(i32(word), 16u, 8u), extractBits(i32(word), 24u, 8u)));
+    return bytes_as_halves(word ^ 0x80808080u) - 1152.0;
 }

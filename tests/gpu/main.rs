@@ -55,7 +55,7 @@ const HALVES: f64 = 2e-6;
 /// `exact`, or what halves allow where a device has cooperative matrices and takes them for as many tokens.
 fn or_halves(exact: f64, n_tokens: usize) -> f64 {
     let has = |a: &Adapter| a.open().unwrap().abilities.matrices;
-    if n_tokens > 8 && adapter().is_some_and(has) { exact.max(HALVES) } else { exact }
+    if n_tokens > 2 && adapter().is_some_and(has) { exact.max(HALVES) } else { exact }
 }
 
 /// A backend on the adapter of the tests.

@@ -3,11 +3,13 @@
 
 use super::shader::Shaders;
 use crate::error::{Error, Result};
+use rayon::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
 /// What kind of processor an adapter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,9 @@ pub struct Device {
     /// Buffers made so far.
     pub buffers_made: AtomicU64,
     failures: Arc<Mutex<Failures>>,
+    /// Whether short work is waited for awake: to be woken takes as long as some dispatches. Not where the processor that
+    /// waits is the one that computes.
+    spins: bool,
 }
 
 /// What went wrong on a device: its loss concerns all, other errors the thread that caused them.
@@ -58,6 +63,9 @@ struct Failures {
     lost: Option<String>,
     of_threads: Vec<(ThreadId, Error)>,
 }
+
+/// Longest time that is waited awake.
+const SPIN: Duration = Duration::from_millis(8);
 
 /// What kernels may use.
 #[derive(Debug, Clone)]
@@ -268,7 +276,8 @@ impl Device {
         log::info!("{}: {} ({abilities:?})", of.name, of.description);
         let shaders = Shaders::new(&device, &info, features.contains(wgpu::Features::PIPELINE_CACHE));
         let name = of.name.clone();
-        Ok(Device { device, queue, name, abilities, shaders, buffers_made: AtomicU64::new(0), failures })
+        let spins = of.kind != AdapterKind::Software;
+        Ok(Device { device, queue, name, abilities, shaders, buffers_made: AtomicU64::new(0), failures, spins })
     }
 
     /// The error that the calling thread caused since its last call, if any. A lost device stays lost.
@@ -381,6 +390,16 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+/// Copies bytes: many, as the logits of many tokens are, by several threads.
+fn copy(to: &mut [u8], from: &[u8]) {
+    const PIECE: usize = 1 << 20;
+    if to.len() <= 2 * PIECE {
+        to.copy_from_slice(from);
+    } else {
+        to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
+    }
+}
+
 impl Device {
     /// Bytes of a buffer; offset and size are multiples of 4.
     ///
@@ -405,14 +424,25 @@ impl Device {
     /// What the device had to say.
     pub fn read_mapped(&self, staging: &wgpu::Buffer, parts: &mut [(u64, &mut [u8])]) -> Result<()> {
         let Some(end) = parts.iter().map(|(at, part)| at + part.len() as u64).max() else { return self.wait() };
-        staging.map_async(wgpu::MapMode::Read, 0..end.next_multiple_of(4), |_| {});
+        let ready: Arc<AtomicBool> = Arc::default();
+        let told = ready.clone();
+        staging
+            .map_async(wgpu::MapMode::Read, 0..end.next_multiple_of(4), move |_| told.store(true, Ordering::Release));
+        let start = Instant::now();
+        while self.spins && !ready.load(Ordering::Acquire) && start.elapsed() < SPIN {
+            // What goes wrong is told by `wait`.
+            if !matches!(catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::Poll))), Ok(Ok(_))) {
+                break;
+            }
+            std::hint::spin_loop();
+        }
         self.wait()?;
         {
             let view = staging
                 .get_mapped_range(0..end.next_multiple_of(4))
                 .map_err(|e| Error::Device(format!("results cannot be read: {e}")))?;
             for (at, part) in parts {
-                part.copy_from_slice(&view[*at as usize..][..part.len()]);
+                copy(part, &view[*at as usize..][..part.len()]);
             }
         }
         staging.unmap();

@@ -51,6 +51,19 @@ fn format_source(dtype: DType) -> Option<&'static str> {
     })
 }
 
+/// The WGSL by which `matmul_few_coop` takes units of weights of a type.
+fn take_source(dtype: Option<DType>) -> &'static str {
+    match dtype {
+        Some(DType::Q4_0) => wgsl!("take/q4_0"),
+        Some(DType::Q4_1) => wgsl!("take/q4_1"),
+        Some(DType::Q8_0) => wgsl!("take/q8_0"),
+        Some(DType::Q4K) => wgsl!("take/q4_k"),
+        Some(DType::Q5K) => wgsl!("take/q5_k"),
+        Some(DType::Q6K) => wgsl!("take/q6_k"),
+        _ => wgsl!("take/any"),
+    }
+}
+
 /// Whether weights of a type are read by kernels as they are.
 pub fn has_format(dtype: DType) -> bool {
     format_source(dtype).is_some()
@@ -103,10 +116,18 @@ impl Kernel {
             ),
             "attention_coop" => {
                 // Halves are loaded as they are only from buffers of halves.
-                let half = [constant("K_TYPE"), constant("V_TYPE")].iter().all(|kind| *kind == Some(HALF));
-                (WIDE, vec![wgsl!("attention_coop"), if half { wgsl!("kv_half") } else { wgsl!("kv_any") }])
+                let kinds = [constant("K_TYPE"), constant("V_TYPE")];
+                let mut own = vec![wgsl!("attention_coop")];
+                if kinds == [Some(HALF); 2] {
+                    own.push(wgsl!("kv_half"));
+                } else if kinds.contains(&Some(0)) {
+                    own.push(wgsl!("kv_any"));
+                } else {
+                    own.extend([wgsl!("kv_states"), wgsl!("matrix"), wgsl!("rounding")]);
+                }
+                (WIDE, own)
             }
-            "attention_join" => (WORDS, vec![wgsl!("attention_join")]),
+            "attention_join" => (VECTORS, vec![wgsl!("attention_join"), wgsl!("emit")]),
             "get_rows" => (WORDS, vec![wgsl!("get_rows"), wgsl!("matrix")]),
             "matvec" => (WORDS, vec![wgsl!("matvec"), wgsl!("linear"), wgsl!("matrix"), wgsl!("activation"), sums]),
             "matvec_fast" => (
@@ -128,6 +149,7 @@ impl Kernel {
                 let weights = if expanded { wgsl!("weights/arena") } else { wgsl!("weights/half") };
                 (WIDE, vec![wgsl!("matmul_coop"), weights, wgsl!("matrix"), wgsl!("activation")])
             }
+            "matmul_few_coop" => (WIDE, vec![wgsl!("matmul_few_coop"), take_source(self.format), wgsl!("matrix")]),
             other => return Err(Error::Internal(format!("no kernel {other}"))),
         };
         let format = match self.format {
@@ -148,6 +170,16 @@ impl Kernel {
             Some((_, 4)) => Ok(wgsl!("state/q4_0")),
             other => Err(Error::Internal(format!("no cache {other:?}"))),
         }
+    }
+
+    /// The WGSL that reads and writes keys and values, with these names of its functions that read.
+    fn caches(&self, [key, value]: [&str; 2]) -> Result<String> {
+        let named = |source: &str, load: &str, store: &str, state: &str| {
+            source.replace("load8", load).replace("store8", store).replace("cache", state)
+        };
+        let keys = named(self.cache("K_TYPE")?, key, "store_key8", "state");
+        let values = named(self.cache("V_TYPE")?, value, "store_value8", "state_v");
+        Ok(keys + &values.replace("@binding(3)", "@binding(4)"))
     }
 
     /// The whole WGSL text.
@@ -180,16 +212,10 @@ impl Kernel {
             }
         }
         if self.name == "attention_few" {
-            text.push_str(
-                &self
-                    .cache("K_TYPE")?
-                    .replace("load8", "key8")
-                    .replace("store8", "store_key8")
-                    .replace("cache", "state"),
-            );
-            let values = self.cache("V_TYPE")?.replace("load8", "value8").replace("store8", "store_value8");
-            let values = values.replace("cache", "state_v");
-            text.push_str(&values.replace("@binding(3)", "@binding(4)"));
+            text.push_str(&self.caches(["key8", "value8"])?);
+        }
+        if self.name == "attention_coop" && text.contains("load_key8(") {
+            text.push_str(&self.caches(["load_key8", "load_value8"])?);
         }
         Ok(text)
     }
@@ -237,7 +263,8 @@ pub fn compositions() -> Vec<Kernel> {
         }
     }
     all.extend((1..5).map(|kind| Kernel::plain("fetch", &[u("K_TYPE", kind)])));
-    all.extend(["quantize", "halve", "parts", "attention_join"].map(|name| Kernel::plain(name, &[])));
+    all.extend(["quantize", "halve", "parts"].map(|name| Kernel::plain(name, &[])));
+    all.extend([40, 128, 512].map(|d| Kernel::plain("attention_join", &[u("D", d)])));
     for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
         for (d, heads, tokens, chunk) in [(64, 3, 1, 128), (128, 4, 4, 64), (256, 1, 8, 64)] {
             all.push(Kernel::plain(
@@ -268,6 +295,7 @@ pub fn compositions() -> Vec<Kernel> {
         let of =
             |name, constants: &[(&'static str, u32)]| Kernel { format: Some(format), ..Kernel::plain(name, constants) };
         all.extend(["get_rows", "matmul", "expand"].map(|name| of(name, &[])));
+        all.extend((1..5).map(|tiles| of("matmul_few_coop", &[u("TILES", tiles), u("ROW_TEAMS", 4)])));
         for subgroup in [None, Some(8), Some(32)] {
             let sizes = [u("WG", 64), u("ROWS", 4)];
             all.push(Kernel { subgroup, ..of("matvec", &sizes) });

@@ -1,5 +1,6 @@
 //! Attention: heads are prepared and stored, then attended over.
 
+use super::few::TILE;
 use super::linear::FEW;
 use super::node::MAX_HEAD;
 use super::own::Own;
@@ -78,6 +79,7 @@ struct Rows {
 
 impl Compiler<'_> {
     pub(super) fn attention(&mut self, a: &FusedAttention) -> Result<()> {
+        let halved = self.halved_attention(a.node)?;
         let (mut q, shape) = self.heads_source(&a.q)?;
         if let Some(own) = self.own(a, &q, shape)?
             && self.attend_few(a.node, q, shape, Some(own))?
@@ -108,7 +110,7 @@ impl Compiler<'_> {
                 self.heads(job)?;
             }
         }
-        if self.attend_few(a.node, q, shape, None)? { Ok(()) } else { self.attend(a.node, q, shape) }
+        if self.attend_few(a.node, q, shape, None)? { Ok(()) } else { self.attend(a.node, q, shape, halved) }
     }
 
     fn heads_source(&self, heads: &Heads) -> Result<(Operand, Shape)> {
@@ -309,7 +311,8 @@ impl Compiler<'_> {
             && [q.at, q.nb[1], q.nb[2]].iter().all(|x| x.is_multiple_of(4));
         let group = shape.n_head / n_kv;
         // Cooperative matrices are quicker from a few tokens on: sequences that do not see each other's rows share the loads.
-        if !fits || self.coop_tile(&q, group, shape.n_tokens, [d, v.ne[0]]).is_some() {
+        let by_matrices = max_alibi_bias == 0.0 && self.coop_tile(&q, group, shape.n_tokens, [d, v.ne[0]]).is_some();
+        if !fits || by_matrices {
             return Ok(false);
         }
         let heads = group.next_power_of_two().min(4);
@@ -369,7 +372,7 @@ impl Compiler<'_> {
         Ok(true)
     }
 
-    fn attend(&mut self, id: ValueId, q: Operand, shape: Shape) -> Result<()> {
+    fn attend(&mut self, id: ValueId, q: Operand, shape: Shape, halved: Option<usize>) -> Result<()> {
         let (op, inputs) = self.op(id)?;
         let Op::Attention(Attention { scale, soft_cap, max_alibi_bias, mask }) = *op else {
             return Err(Error::Internal("no attention".into()));
@@ -434,10 +437,23 @@ impl Compiler<'_> {
         if !split {
             return Ok(());
         }
+        let handed = match d_v {
+            32 | 64 | 96 | 128 | 256 => self.hand(id, d_v * shape.n_head, shape.n_tokens, false),
+            _ => None,
+        };
+        let (bytes, scales) = handed.map_or(Ok::<_, Error>((0, 0)), |h| Ok((word(h.bytes)? + 1, word(h.scales)?)))?;
         let params =
-            Params::default().u(&[word(d_v)?, word(shape.n_head)?, word(parts)?, sinks]).u(&[word(partial)?, to, 0, 0]);
+            Params::default().u(&[word(shape.n_head)?, word(parts)?, sinks, 0]).u(&[word(partial)?, to, bytes, scales]);
+        let params = match halved.filter(|_| d_v <= 256) {
+            Some(at) => {
+                self.keep(id, None, at);
+                params.u(&[word(at)? + 1, word(d_v * shape.n_head / TILE)?, 0, 0])
+            }
+            None => params.u(&[0; 4]),
+        };
         let bindings = Bindings { weights: sinks_at, ..Bindings::default() };
-        self.add(Kernel::plain("attention_join", &[]), bindings, params, [shape.n_head, shape.n_tokens, 1])
+        let kernel = Kernel::plain("attention_join", &[constant("D", word(d_v)?)]);
+        self.add(kernel, bindings, params, [shape.n_head, shape.n_tokens, 1])
     }
 }
 

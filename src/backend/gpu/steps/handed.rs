@@ -43,7 +43,7 @@ impl Compiler<'_> {
             let x = self.value(l.x);
             let (k, n) = (x.ne[0], x.ne[1]);
             let Some(owner) = self.whole(l.x).filter(|_| n <= FEW && k.is_multiple_of(UNIT)) else { continue };
-            if l.norm.is_some_and(|norm| !self.is_plain_norm(norm)) || !self.is_fast_linear(l) {
+            if l.norm.is_some_and(|norm| !self.is_plain_norm(norm)) || !self.is_fast_linear(l) || self.takes_tiles(l)? {
                 continue;
             }
             self.hands.wanted.entry(owner).or_insert(l.norm);

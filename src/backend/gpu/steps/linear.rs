@@ -15,6 +15,9 @@ pub(super) const FEW: usize = 8;
 const ROWS: u32 = 4;
 const THREADS: u32 = 64;
 
+/// Units of a row that a team of 32 threads goes along by itself: half of two teams would have nothing to do.
+const WIDE_UNITS: u32 = 32;
+
 /// Elements of a unit of `matvec_fast`.
 pub(super) const UNIT: usize = 64;
 
@@ -367,7 +370,7 @@ impl Team {
         let lanes = units.clamp(8, 32);
         let team = Team { threads: 512, lanes, rows: 2, split: 1 };
         // Few rows, as many as a large device has multiprocessors: all teams of one share them.
-        if gated || lanes < 32 || rows.div_ceil(32) > 256 {
+        if gated || units <= WIDE_UNITS || rows.div_ceil(32) > 256 {
             return team;
         }
         if units >= 128 {

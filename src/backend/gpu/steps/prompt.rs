@@ -1,6 +1,7 @@
 //! Products of many tokens by cooperative matrices. Activations become halves once for all products over them. Weights of
 //! other types than f16 become halves slab by slab.
 
+use super::few::{Parts, TILE, is_few, tiled_size};
 use super::linear::FEW;
 use super::*;
 use crate::backend::gpu::weights::{Part, Resident};
@@ -12,6 +13,12 @@ const DEPTH: usize = 64;
 
 /// Elements that become halves at a time.
 const PIECE: usize = 8;
+
+/// Most tokens whose products `matvec_fast` is quicker with.
+const ALONE: usize = 2;
+
+/// Threads of a workgroup of `halve`.
+const HALVE_THREADS: usize = 512;
 
 /// Elements of a slab, 256 MiB of halves: smaller ones make grids that leave more of a device idle at their ends.
 const SLAB: usize = 128 << 20;
@@ -30,31 +37,54 @@ const BUSY: usize = 192;
 const MAX_PARTS: usize = 8;
 const MIN_STEPS: usize = 8;
 
-/// The last result that was stored as halves too.
+/// Results that were stored as halves too: the last before a norm, normalized, and the last without one.
 #[derive(Default)]
-pub(super) struct Halved {
-    value: Option<ValueId>,
-    /// First word and number of words of the place, which outlives its step.
+pub(super) struct Halved([Place; 2]);
+
+#[derive(Default, Clone, Copy)]
+struct Place {
+    /// The result, and the norm that was applied.
+    of: Option<(ValueId, Option<ValueId>)>,
+    /// First word and number of words, which outlive their step.
     at: usize,
     size: usize,
 }
 
-/// A product to be made.
-struct Product {
-    weight: Arc<Resident>,
+/// What becomes halves, and how.
+#[derive(Default, Clone, Copy)]
+struct ToHalves {
+    /// Elements of a row, rows.
+    k: usize,
+    n: usize,
+    /// First word of the rows, of the result.
+    from: usize,
     to: usize,
-    stride: usize,
+    norm: Option<ValueId>,
+    /// First word of the gate, and its activation.
+    gate: Option<(usize, u32)>,
+    /// Where it goes too, before it is normalized.
+    also: Option<u32>,
+    /// The parts of which rows and gate are the sums, and what is added to them.
+    parts: Option<Parts>,
+    residual: Option<u32>,
+}
+
+/// A product to be made.
+pub(super) struct Product {
+    pub weight: Arc<Resident>,
+    to: usize,
+    pub stride: usize,
     bias: Option<Vector>,
     residual: Option<u32>,
-    act: u32,
+    pub act: u32,
 }
 
 /// Rows of a part of a product's weights, from `first` of the part on.
-struct Segment<'a> {
-    product: &'a Product,
-    part: &'a Part,
+pub(super) struct Segment<'a> {
+    pub product: &'a Product,
+    pub part: &'a Part,
     first: usize,
-    rows: usize,
+    pub rows: usize,
     form: Form,
 }
 
@@ -65,11 +95,14 @@ enum Form {
     Half,
     /// They are expanded before.
     Expanded,
+    /// As they are: they become halves on their way.
+    Packed,
 }
 
 impl Form {
-    fn of(weight: &Resident, k: usize) -> Form {
+    fn of(weight: &Resident, [k, n]: [usize; 2]) -> Form {
         match weight.dtype {
+            _ if is_few(k, n) => Form::Packed,
             DType::F16 if k.is_multiple_of(DEPTH) => Form::Half,
             _ => Form::Expanded,
         }
@@ -83,18 +116,31 @@ impl Segment<'_> {
     }
 
     /// Where its results go.
-    fn to(&self) -> Result<u32> {
+    pub(super) fn to(&self) -> Result<u32> {
         Ok(word(self.product.to)? + self.row())
     }
 
     /// Offset of its bias plus one; 0: none.
-    fn bias(&self) -> u32 {
+    pub(super) fn bias(&self) -> u32 {
         self.product.bias.as_ref().map_or(0, |b| b.at + 1 + self.row())
     }
 
     /// Offset of what is added last plus one; 0: nothing.
-    fn residual(&self) -> u32 {
+    pub(super) fn residual(&self) -> u32 {
         self.product.residual.map_or(0, |at| at + 1 + self.row())
+    }
+
+    /// Whether its result is whole tiles of sums, to which at most a residual is added.
+    pub(super) fn is_whole(&self) -> bool {
+        let p = self.product;
+        let aligned = |at: u32| at.is_multiple_of(4);
+        let places = self.to().is_ok_and(aligned) && p.residual.is_none_or(|at| aligned(at + self.row()));
+        self.rows.is_multiple_of(2 * TILE) && p.bias.is_none() && p.act == 0 && p.stride.is_multiple_of(4) && places
+    }
+
+    /// What binds its bias.
+    pub(super) fn constants(&self) -> Bound {
+        self.product.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone()))
     }
 
     /// Whether a dispatch can have both.
@@ -103,6 +149,7 @@ impl Segment<'_> {
         let same = self.part.buffer == other.part.buffer;
         self.form == other.form
             && (self.form == Form::Expanded || same)
+            && (self.form != Form::Packed || self.product.weight.dtype == other.product.weight.dtype)
             && self.product.act == other.product.act
             && bias(self) == bias(other)
     }
@@ -112,7 +159,7 @@ impl Compiler<'_> {
     /// Whether a step is made by cooperative matrices: f32 has more digits than a half, bf16 more range.
     pub(super) fn takes_tiles(&self, l: &Linear) -> Result<bool> {
         let x = self.value(l.x);
-        if x.ne[1] <= FEW || !x.ne[0].is_multiple_of(PIECE) || !self.target.device.abilities.matrices {
+        if x.ne[1] <= ALONE || !x.ne[0].is_multiple_of(PIECE) || !self.target.device.abilities.matrices {
             return Ok(false);
         }
         for mat in &l.mats {
@@ -127,55 +174,144 @@ impl Compiler<'_> {
         let x = self.value(l.x);
         let (k, n) = (x.ne[0], x.ne[1]);
         let padded = k.next_multiple_of(DEPTH);
-        let halved = match l.glu {
-            Some(glu) if self.is_read_by_tiles(glu)? => {
-                let m = self.value(glu).ne[0];
-                Some(self.keep_halved(m.next_multiple_of(DEPTH) * n / 2))
-            }
-            _ => None,
-        };
+        let there = self
+            .halved
+            .0
+            .iter()
+            .find(|place| place.of.is_some_and(|(value, norm)| norm == l.norm && self.is_whole(l.x, value)));
+        let there = there.map(|place| place.at);
+        let halved = self.halved_result(l, n)?;
         let mut products = Vec::with_capacity(l.mats.len());
         for mat in &l.mats {
             products.push(self.tiled_product(mat, l.glu.is_some(), n)?);
         }
-        let halves = match self.halved.value {
-            // Not where this step's own result goes.
-            Some(value) if halved.is_none() && l.norm.is_none() && self.is_whole(l.x, value) => self.halved.at,
-            _ => {
-                let Location::Arena(at) = self.locate(l.x, 0)? else {
+        let halves = match there {
+            Some(at) => at,
+            None => {
+                let Location::Arena(from) = self.locate(l.x, 0)? else {
                     return Err(Error::Unsupported(format!("{} as activations on a GPU", x.name)));
                 };
-                let to = self.take_scratch(n * padded / 2);
-                self.halve(l.norm, [k, n], [word(at)?, word(to)?])?;
+                let to = self.take_scratch(halves_of(k, n));
+                self.halve(ToHalves { k, n, from, to, norm: l.norm, ..ToHalves::default() })?;
                 to
             }
         };
-        let segments: Vec<Segment> = products.iter().flat_map(|p| segments(p, k)).collect();
+        let segments: Vec<Segment> = products.iter().flat_map(|p| segments(p, [k, n])).collect();
         let expanded = segments.iter().filter(|s| s.form == Form::Expanded);
         let slab = expanded.map(|s| s.rows * padded).sum::<usize>();
         let slab = slab.min(SLAB.max(padded));
         let slab = self.take_scratch(slab / 2);
-        let mut rest = &segments[..];
-        while let Some(first) = rest.first() {
+        let mut parts = Vec::new();
+        let mut done = 0;
+        while let Some(first) = segments.get(done) {
             let mut size = 0;
-            let together = rest.iter().take(3).take_while(|s| {
+            let together = segments[done..].iter().take(3).take_while(|s| {
                 size += s.rows * padded;
                 s.goes_with(first) && (s.form != Form::Expanded || size <= SLAB.max(padded))
             });
-            let (group, others) = rest.split_at(together.count().max(1));
-            self.multiply(group, [k, n], halves, slab)?;
-            rest = others;
+            let group = &segments[done..][..together.count().max(1)];
+            if first.form == Form::Packed {
+                parts.extend(self.multiply_few(group, done, [k, n], halves)?);
+            } else {
+                self.multiply(group, [k, n], halves, slab)?;
+            }
+            done += group.len();
         }
-        let (Some(glu), [gate, up]) = (l.glu, &products[..]) else { return Ok(()) };
+        if let (Some(glu), [gate, up]) = (l.glu, &products[..]) {
+            return self.tiled_glu(glu, [gate, up], &segments, &parts, n, halved);
+        }
+        if let (Some((to, norm)), [sum], [mat]) = (halved, &parts[..], &l.mats[..])
+            && segments.len() == 1
+            && products[0].residual.is_none_or(|at| at.is_multiple_of(4))
+        {
+            let residual = products[0].residual;
+            let also = Some(self.result(mat.out)?);
+            self.keep(mat.out, norm, to);
+            let k = products[0].stride;
+            let parts = Some(*sum);
+            return self.halve(ToHalves { k, n, from: sum.at, to, norm, also, parts, residual, ..ToHalves::default() });
+        }
+        self.add_parts(&segments, &parts, n)
+    }
+
+    /// A gate's result, as halves too if they have a place.
+    fn tiled_glu(
+        &mut self,
+        glu: ValueId,
+        [gate, up]: [&Product; 2],
+        segments: &[Segment],
+        parts: &[Parts],
+        n: usize,
+        halved: Option<(usize, Option<ValueId>)>,
+    ) -> Result<()> {
         let (Op::Glu(op), _) = self.op(glu)? else { return Err(Error::Internal("no gate".into())) };
-        let (act, to, m) = (activation(Some(op.activation())), self.result(glu)?, gate.stride);
-        let Some(halved) = halved else { return self.glu(gate.to, up.to, to, m * n, act) };
-        self.halved.value = Some(glu);
-        let params = Params::default()
-            .u(&[word(m)?, word(up.to)?, word(halved)?, word(gate.to)? + 1])
-            .u(&[0, 0, 0, act])
-            .u(&[0, to + 1, word(m.next_multiple_of(DEPTH))?, 0]);
-        self.add(Kernel::plain("halve", &[]), Bindings::default(), params, [n, 1, 1])
+        let (act, also, k) = (activation(Some(op.activation())), self.result(glu)?, gate.stride);
+        let Some((to, norm)) = halved else {
+            self.add_parts(segments, parts, n)?;
+            return self.glu(gate.to, up.to, also, k * n, act);
+        };
+        self.keep(glu, norm, to);
+        let also = Some(also);
+        // One kind of parts for both.
+        if let [g, u] = parts
+            && (g.segment, u.segment) == (0, 1)
+            && segments.len() == 2
+            && (g.stride, g.n, g.all) == (u.stride, u.n, u.all)
+            && gate.bias.is_none()
+            && up.bias.is_none()
+        {
+            let gate = Some((g.at, act));
+            return self.halve(ToHalves { k, n, from: u.at, to, gate, also, parts: Some(*u), ..ToHalves::default() });
+        }
+        self.add_parts(segments, parts, n)?;
+        self.halve(ToHalves { k, n, from: up.to, to, gate: Some((gate.to, act)), also, ..ToHalves::default() })
+    }
+
+    /// Where the result of a step goes as halves, and the norm that is applied: if it is known who reads it, and can be
+    /// written so. Before anything else of the step has a place.
+    fn halved_result(&mut self, l: &Linear, n: usize) -> Result<Option<(usize, Option<ValueId>)>> {
+        let (out, alone) = match (l.glu, &l.mats[..]) {
+            (Some(glu), _) => (glu, false),
+            (None, [mat]) => (mat.out, true),
+            _ => return Ok(None),
+        };
+        let k = self.value(out).ne[0];
+        // Sums of parts alone are made where they become halves.
+        let k_in = self.value(l.x).ne[0];
+        if alone && (!is_few(k_in, n) || !is_few(k, n) || l.mats[0].bias.is_some() || l.mats[0].act.is_some()) {
+            return Ok(None);
+        }
+        let Some(norm) = self.read_by_tiles(out)?.filter(|norm| alone || norm.is_none()) else { return Ok(None) };
+        Ok(Some((self.place_halved(norm, halves_of(k, n)), norm)))
+    }
+
+    /// The same for an attention, whose parts are joined where they become halves.
+    pub(super) fn halved_attention(&mut self, id: ValueId) -> Result<Option<usize>> {
+        let v = self.value(id);
+        let (k, n) = (v.ne[0], v.ne[1]);
+        if n <= FEW || !is_few(k, n) || self.read_by_tiles(id)? != Some(None) {
+            return Ok(None);
+        }
+        Ok(Some(self.place_halved(None, halves_of(k, n))))
+    }
+
+    /// A place for a result as halves, before anything else of its step has one.
+    fn place_halved(&mut self, norm: Option<ValueId>, size: usize) -> usize {
+        let place = usize::from(norm.is_none());
+        if self.halved.0[place].size < size {
+            self.halved.0[place] = Place { of: None, at: self.take_scratch(size), size };
+            self.scratch_base = self.scratch;
+        }
+        self.halved.0[place].at
+    }
+
+    /// Tells later steps of a result as halves.
+    pub(super) fn keep(&mut self, id: ValueId, norm: Option<ValueId>, at: usize) {
+        for place in &mut self.halved.0 {
+            if place.at == at {
+                place.of = Some((id, norm));
+            }
+        }
     }
 
     fn matrix(&self, mat: &Mat) -> Result<Arc<Resident>> {
@@ -209,39 +345,67 @@ impl Compiler<'_> {
         of == owner && offset == 0 && v.is_contiguous() && v.n_elements() == o.n_elements() && v.ne[0] == o.ne[0]
     }
 
-    /// Whether products that go through tiles read a result as it is.
-    fn is_read_by_tiles(&self, id: ValueId) -> Result<bool> {
+    /// The norm by which products that go through tiles read a result; `None`: no such product does.
+    fn read_by_tiles(&self, id: ValueId) -> Result<Option<Option<ValueId>>> {
         for step in &self.plan.steps {
             if let Step::Linear(l) = step
-                && l.norm.is_none()
                 && self.is_whole(l.x, id)
             {
-                return self.takes_tiles(l);
+                return Ok(self.takes_tiles(l)?.then_some(l.norm));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    /// A place for a result as halves, which later steps find; before anything else of the step has a place.
-    fn keep_halved(&mut self, size: usize) -> usize {
-        if self.halved.size < size {
-            (self.halved.at, self.halved.size) = (self.take_scratch(size), size);
-            self.halved.value = None;
-            self.scratch_base = self.scratch;
+    /// Rows to halves.
+    fn halve(&mut self, h: ToHalves) -> Result<()> {
+        let (bindings, mut how, eps) = self.norm_first(h.norm)?;
+        let padded = h.k.next_multiple_of(DEPTH);
+        let plus_one = |at: Option<u32>| at.map_or(0, |at| at + 1);
+        let mut gate = 0;
+        if let Some((at, act)) = h.gate {
+            (gate, how[3]) = (word(at)? + 1, act);
         }
-        self.halved.at
+        let sums = match h.parts {
+            None => [0, 0, 0],
+            Some(parts) => [word(parts.n)?, word(parts.all)?, word(parts.stride)?],
+        };
+        let params = Params::default()
+            .u(&[word(h.k)?, word(h.from)?, word(h.to)?, gate])
+            .u(&how)
+            .u(&[eps.to_bits(), plus_one(h.also), word(padded)?, tiles_of(h.k, h.n)?])
+            .u(&sums)
+            .u(&[plus_one(h.residual)]);
+        let groups = if h.norm.is_some() { 1 } else { padded.div_ceil(8 * HALVE_THREADS) };
+        self.add(Kernel::plain("halve", &[]), bindings, params, [h.n, groups, 1])
     }
 
-    /// Rows to halves, normalized first if asked.
-    fn halve(&mut self, norm: Option<ValueId>, [k, n]: [usize; 2], [at, to]: [u32; 2]) -> Result<()> {
-        let (bindings, how, eps) = self.norm_first(norm)?;
-        let params = Params::default().u(&[word(k)?, at, to, 0]).u(&how).u(&[
-            eps.to_bits(),
-            0,
-            word(k.next_multiple_of(DEPTH))?,
-            0,
-        ]);
-        self.add(Kernel::plain("halve", &[]), bindings, params, [n, 1, 1])
+    /// Adds up what is left in parts.
+    fn add_parts(&mut self, segments: &[Segment], parts: &[Parts], n: usize) -> Result<()> {
+        let mut rest = parts;
+        while let Some(first) = rest.first() {
+            let bound = segments[first.segment].constants();
+            let (group, others) = rest
+                .split_at(rest.iter().take(3).take_while(|parts| segments[parts.segment].constants() == bound).count());
+            rest = others;
+            let mut params = Params::default();
+            for i in 0..3 {
+                let Some(parts) = group.get(i) else {
+                    params = params.u(&[0; 12]);
+                    continue;
+                };
+                let s = &segments[parts.segment];
+                params = params
+                    .u(&[word(s.rows)?, word(parts.at)?, word(parts.stride)?, s.bias()])
+                    .u(&[s.to()?, word(s.product.stride)?, s.residual(), s.product.act])
+                    .u(&[word(parts.n)?, word(parts.all)?, 0, 0]);
+            }
+            let params = params.u(&[word(group.len())?, 0, 0, 0]);
+            let bindings = Bindings { constants: bound, ..Bindings::default() };
+            let groups = group.iter().map(|parts| segments[parts.segment].rows.div_ceil(256)).sum();
+            self.add(Kernel::plain("parts", &[]), bindings, params, [groups, n, 1])?;
+        }
+        Ok(())
     }
 
     /// The products of segments, whose weights become halves in the slab.
@@ -260,6 +424,7 @@ impl Compiler<'_> {
         let partial = if parts > 1 { self.take_scratch(parts * all) } else { 0 };
         let mut params = Params::default();
         let (mut at, mut partial_at) = (slab, partial);
+        let mut sums = Vec::with_capacity(group.len());
         for i in 0..3 {
             let Some(s) = group.get(i) else {
                 params = params.u(&[0; 12]);
@@ -270,7 +435,7 @@ impl Compiler<'_> {
                 Form::Half => {
                     params.u(&[planes[0] / 2 + 2 * word(s.first * weight.blocks)?, 0, 0, 0, 2 * word(weight.blocks)?])
                 }
-                Form::Expanded => {
+                Form::Expanded | Form::Packed => {
                     self.expand(s, k, at)?;
                     let first = at;
                     at += s.rows * padded / 2;
@@ -282,6 +447,9 @@ impl Compiler<'_> {
                 1 => params.u(&[s.to()?, s.bias(), word(s.product.stride)?, s.residual(), 0, 0]),
                 _ => params.u(&[word(partial_at)?, 0, word(s.rows)?, 0, 0, 0]),
             };
+            if parts > 1 {
+                sums.push(Parts { segment: i, at: partial_at, stride: s.rows, n: parts, all });
+            }
             partial_at += size(s);
         }
         let first = &group[0];
@@ -292,12 +460,11 @@ impl Compiler<'_> {
             word(share)?,
             word(all)?,
         ]);
-        let constants = first.product.bias.as_ref().map_or(Bound::Nothing, |b| Bound::Buffer(b.buffer.clone()));
         let bindings = Bindings {
-            constants: constants.clone(),
+            constants: first.constants(),
             state: Bound::Arena,
             ..match first.form {
-                Form::Expanded => Bindings { state_v: Bound::Arena, ..Bindings::default() },
+                Form::Expanded | Form::Packed => Bindings { state_v: Bound::Arena, ..Bindings::default() },
                 Form::Half => Bindings { weights: Bound::Buffer(first.part.buffer.clone()), ..Bindings::default() },
             }
         };
@@ -308,16 +475,7 @@ impl Compiler<'_> {
         ];
         let kernel = Kernel::plain("matmul_coop", &constants_of);
         self.add(kernel, bindings, params, [grid[0], grid[1], parts])?;
-        let mut partial_at = partial;
-        for s in group.iter().filter(|_| parts > 1) {
-            let params = Params::default()
-                .u(&[word(s.rows)?, word(n)?, word(parts)?, word(all)?])
-                .u(&[word(partial_at)?, s.to()?, word(s.product.stride)?, s.product.act])
-                .u(&[s.bias(), s.residual(), 0, 0]);
-            let bindings = Bindings { constants: constants.clone(), ..Bindings::default() };
-            self.add(Kernel::plain("parts", &[]), bindings, params, grid_of((s.rows * n).div_ceil(256)))?;
-            partial_at += size(s);
-        }
+        self.add_parts(group, &sums, n)?;
         self.scratch = scratch;
         Ok(())
     }
@@ -337,11 +495,21 @@ impl Compiler<'_> {
     }
 }
 
+/// Words of `n` rows of `k` activations as halves.
+fn halves_of(k: usize, n: usize) -> usize {
+    if is_few(k, n) { tiled_size(k, n) } else { n * k.next_multiple_of(DEPTH) / 2 }
+}
+
+/// Tiles of a row of activations; 0: they lie in rows.
+fn tiles_of(k: usize, n: usize) -> Result<u32> {
+    word(if is_few(k, n) { k / TILE } else { 0 })
+}
+
 /// The segments of a product: those to be expanded are no larger than a slab.
-fn segments(product: &Product, k: usize) -> Vec<Segment<'_>> {
-    let form = Form::of(&product.weight, k);
+fn segments(product: &Product, [k, n]: [usize; 2]) -> Vec<Segment<'_>> {
+    let form = Form::of(&product.weight, [k, n]);
     let most = match form {
-        Form::Half => usize::MAX,
+        Form::Half | Form::Packed => usize::MAX,
         Form::Expanded => (SLAB / k.next_multiple_of(DEPTH) / 128 * 128).clamp(1, MAX_GRID),
     };
     let mut all = Vec::new();
