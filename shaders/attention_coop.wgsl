@@ -31,8 +31,6 @@ const V_UNITS: u32 = D_V / 8;
 const K_LINE: u32 = D_K / 4 + 2;
 const V_LINE: u32 = D_V / 4 + 2;
 const S_LINE: u32 = KEYS / 4 + 1;
-const W_LINE: u32 = KEYS / 4 + 2;
-const VALUES: u32 = KEYS * K_LINE;
 // Pieces that a thread moves.
 const K_MOVES: u32 = (KEYS * K_UNITS + WG - 1) / WG;
 const V_MOVES: u32 = (KEYS * V_UNITS + WG - 1) / WG;
@@ -44,9 +42,10 @@ alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sums = coop_mat16x16<f32, C>;
 
-// Queries at first; then keys, and values behind them. Little memory lets a multiprocessor have two workgroups.
-var<workgroup> tiles: array<vec4<f16>, max(ROWS * K_LINE, KEYS * (K_LINE + V_LINE))>;
-var<workgroup> weights_tile: array<vec4<f16>, ROWS * W_LINE>;
+// Of each subgroup 16 rows: queries, and after they are in registers the weights.
+var<workgroup> queries: array<vec4<f16>, ROWS * K_LINE>;
+var<workgroup> keys: array<vec4<f16>, KEYS * K_LINE>;
+var<workgroup> values: array<vec4<f16>, KEYS * V_LINE>;
 var<workgroup> scores: array<vec4<f32>, ROWS * S_LINE>;
 
 // What a token sees: start, end, and where the word of row 0 would lie in the bitmap (none: all of them).
@@ -111,8 +110,8 @@ fn main(
         let row = i / K_UNITS;
         let t = min(first_token + row / HEADS, p.q.w - 1u);
         let at = (p.q.x + (head + row % HEADS) * p.q.y + t * p.q.z) / 4u + i % K_UNITS * 2u;
-        tiles[row * K_LINE + i % K_UNITS * 2u] = half4(arena[at] * scale);
-        tiles[row * K_LINE + i % K_UNITS * 2u + 1u] = half4(arena[at + 1u] * scale);
+        queries[row * K_LINE + i % K_UNITS * 2u] = half4(arena[at] * scale);
+        queries[row * K_LINE + i % K_UNITS * 2u + 1u] = half4(arena[at + 1u] * scale);
     }
     let lane = lid % 32u;
     // A lane has what a token or two see.
@@ -139,36 +138,35 @@ fn main(
 
     workgroupBarrier();
 
-    var q0 = coopLoadT<Left>(&tiles[first * K_LINE], K_LINE);
+    var q0 = coopLoadT<Left>(&queries[first * K_LINE], K_LINE);
     var q1 = Left();
     if D_K > 16u {
-        q1 = coopLoadT<Left>(&tiles[first * K_LINE + 4u], K_LINE);
+        q1 = coopLoadT<Left>(&queries[first * K_LINE + 4u], K_LINE);
     }
     var q2 = Left();
     if D_K > 32u {
-        q2 = coopLoadT<Left>(&tiles[first * K_LINE + 8u], K_LINE);
+        q2 = coopLoadT<Left>(&queries[first * K_LINE + 8u], K_LINE);
     }
     var q3 = Left();
     if D_K > 48u {
-        q3 = coopLoadT<Left>(&tiles[first * K_LINE + 12u], K_LINE);
+        q3 = coopLoadT<Left>(&queries[first * K_LINE + 12u], K_LINE);
     }
     var q4 = Left();
     if D_K > 64u {
-        q4 = coopLoadT<Left>(&tiles[first * K_LINE + 16u], K_LINE);
+        q4 = coopLoadT<Left>(&queries[first * K_LINE + 16u], K_LINE);
     }
     var q5 = Left();
     if D_K > 80u {
-        q5 = coopLoadT<Left>(&tiles[first * K_LINE + 20u], K_LINE);
+        q5 = coopLoadT<Left>(&queries[first * K_LINE + 20u], K_LINE);
     }
     var q6 = Left();
     if D_K > 96u {
-        q6 = coopLoadT<Left>(&tiles[first * K_LINE + 24u], K_LINE);
+        q6 = coopLoadT<Left>(&queries[first * K_LINE + 24u], K_LINE);
     }
     var q7 = Left();
     if D_K > 112u {
-        q7 = coopLoadT<Left>(&tiles[first * K_LINE + 28u], K_LINE);
+        q7 = coopLoadT<Left>(&queries[first * K_LINE + 28u], K_LINE);
     }
-    workgroupBarrier();
     var o0 = Sums();
     var o1 = Sums();
     var o2 = Sums();
@@ -201,16 +199,16 @@ fn main(
             let j = i * WG + lid;
             if j < KEYS * K_UNITS {
                 let x = key8(p.k.x + kv * p.k.y + min(base + j / K_UNITS, last) * p.k.z + j % K_UNITS * 8u, p.k.w);
-                tiles[j / K_UNITS * K_LINE + j % K_UNITS * 2u] = x.a;
-                tiles[j / K_UNITS * K_LINE + j % K_UNITS * 2u + 1u] = x.b;
+                keys[j / K_UNITS * K_LINE + j % K_UNITS * 2u] = x.a;
+                keys[j / K_UNITS * K_LINE + j % K_UNITS * 2u + 1u] = x.b;
             }
         }
         for (var i = 0u; i < V_MOVES; i += 1u) {
             let j = i * WG + lid;
             if j < KEYS * V_UNITS {
                 let x = value8(p.v.x + kv * p.v.y + min(base + j / V_UNITS, last) * p.v.z + j % V_UNITS * 8u, p.v.w);
-                tiles[VALUES + j / V_UNITS * V_LINE + j % V_UNITS * 2u] = x.a;
-                tiles[VALUES + j / V_UNITS * V_LINE + j % V_UNITS * 2u + 1u] = x.b;
+                values[j / V_UNITS * V_LINE + j % V_UNITS * 2u] = x.a;
+                values[j / V_UNITS * V_LINE + j % V_UNITS * 2u + 1u] = x.b;
             }
         }
         workgroupBarrier();
@@ -218,35 +216,35 @@ fn main(
         if subgroupAny(bits != 0u) {
             var s0 = Sums();
             var s1 = Sums();
-            s0 = coopMultiplyAdd(q0, coopLoad<Right>(&tiles[0u * K_LINE + 0u], K_LINE), s0);
-            s1 = coopMultiplyAdd(q0, coopLoad<Right>(&tiles[16u * K_LINE + 0u], K_LINE), s1);
+            s0 = coopMultiplyAdd(q0, coopLoad<Right>(&keys[0u * K_LINE + 0u], K_LINE), s0);
+            s1 = coopMultiplyAdd(q0, coopLoad<Right>(&keys[16u * K_LINE + 0u], K_LINE), s1);
             if D_K > 16u {
-                s0 = coopMultiplyAdd(q1, coopLoad<Right>(&tiles[0u * K_LINE + 4u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q1, coopLoad<Right>(&tiles[16u * K_LINE + 4u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q1, coopLoad<Right>(&keys[0u * K_LINE + 4u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q1, coopLoad<Right>(&keys[16u * K_LINE + 4u], K_LINE), s1);
             }
             if D_K > 32u {
-                s0 = coopMultiplyAdd(q2, coopLoad<Right>(&tiles[0u * K_LINE + 8u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q2, coopLoad<Right>(&tiles[16u * K_LINE + 8u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q2, coopLoad<Right>(&keys[0u * K_LINE + 8u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q2, coopLoad<Right>(&keys[16u * K_LINE + 8u], K_LINE), s1);
             }
             if D_K > 48u {
-                s0 = coopMultiplyAdd(q3, coopLoad<Right>(&tiles[0u * K_LINE + 12u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q3, coopLoad<Right>(&tiles[16u * K_LINE + 12u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q3, coopLoad<Right>(&keys[0u * K_LINE + 12u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q3, coopLoad<Right>(&keys[16u * K_LINE + 12u], K_LINE), s1);
             }
             if D_K > 64u {
-                s0 = coopMultiplyAdd(q4, coopLoad<Right>(&tiles[0u * K_LINE + 16u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q4, coopLoad<Right>(&tiles[16u * K_LINE + 16u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q4, coopLoad<Right>(&keys[0u * K_LINE + 16u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q4, coopLoad<Right>(&keys[16u * K_LINE + 16u], K_LINE), s1);
             }
             if D_K > 80u {
-                s0 = coopMultiplyAdd(q5, coopLoad<Right>(&tiles[0u * K_LINE + 20u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q5, coopLoad<Right>(&tiles[16u * K_LINE + 20u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q5, coopLoad<Right>(&keys[0u * K_LINE + 20u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q5, coopLoad<Right>(&keys[16u * K_LINE + 20u], K_LINE), s1);
             }
             if D_K > 96u {
-                s0 = coopMultiplyAdd(q6, coopLoad<Right>(&tiles[0u * K_LINE + 24u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q6, coopLoad<Right>(&tiles[16u * K_LINE + 24u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q6, coopLoad<Right>(&keys[0u * K_LINE + 24u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q6, coopLoad<Right>(&keys[16u * K_LINE + 24u], K_LINE), s1);
             }
             if D_K > 112u {
-                s0 = coopMultiplyAdd(q7, coopLoad<Right>(&tiles[0u * K_LINE + 28u], K_LINE), s0);
-                s1 = coopMultiplyAdd(q7, coopLoad<Right>(&tiles[16u * K_LINE + 28u], K_LINE), s1);
+                s0 = coopMultiplyAdd(q7, coopLoad<Right>(&keys[0u * K_LINE + 28u], K_LINE), s0);
+                s1 = coopMultiplyAdd(q7, coopLoad<Right>(&keys[16u * K_LINE + 28u], K_LINE), s1);
             }
             coopStoreT(s0, &scores[at], S_LINE);
             coopStoreT(s1, &scores[at + 4u], S_LINE);
@@ -324,40 +322,40 @@ fn main(
             }
             total += sum.x + sum.y + sum.z + sum.w;
             for (var i = 0u; i < 4u; i += 1u) {
-                weights_tile[row * W_LINE + half_row * 4u + i] = vec4<f16>(x[i]);
+                queries[row * K_LINE + half_row * 4u + i] = vec4<f16>(x[i]);
             }
             subgroupBarrier();
-            let w0 = coopLoadT<Left>(&weights_tile[first * W_LINE], W_LINE);
-            let w1 = coopLoadT<Left>(&weights_tile[first * W_LINE + 4u], W_LINE);
-            o0 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 0u], V_LINE), o0);
-            o0 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 0u], V_LINE), o0);
+            let w0 = coopLoadT<Left>(&queries[first * K_LINE], K_LINE);
+            let w1 = coopLoadT<Left>(&queries[first * K_LINE + 4u], K_LINE);
+            o0 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[0u], V_LINE), o0);
+            o0 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 0u], V_LINE), o0);
             if D_V > 16u {
-                o1 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 4u], V_LINE), o1);
-                o1 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 4u], V_LINE), o1);
+                o1 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[4u], V_LINE), o1);
+                o1 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 4u], V_LINE), o1);
             }
             if D_V > 32u {
-                o2 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 8u], V_LINE), o2);
-                o2 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 8u], V_LINE), o2);
+                o2 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[8u], V_LINE), o2);
+                o2 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 8u], V_LINE), o2);
             }
             if D_V > 48u {
-                o3 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 12u], V_LINE), o3);
-                o3 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 12u], V_LINE), o3);
+                o3 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[12u], V_LINE), o3);
+                o3 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 12u], V_LINE), o3);
             }
             if D_V > 64u {
-                o4 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 16u], V_LINE), o4);
-                o4 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 16u], V_LINE), o4);
+                o4 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[16u], V_LINE), o4);
+                o4 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 16u], V_LINE), o4);
             }
             if D_V > 80u {
-                o5 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 20u], V_LINE), o5);
-                o5 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 20u], V_LINE), o5);
+                o5 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[20u], V_LINE), o5);
+                o5 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 20u], V_LINE), o5);
             }
             if D_V > 96u {
-                o6 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 24u], V_LINE), o6);
-                o6 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 24u], V_LINE), o6);
+                o6 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[24u], V_LINE), o6);
+                o6 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 24u], V_LINE), o6);
             }
             if D_V > 112u {
-                o7 = coopMultiplyAdd(w0, coopLoadT<Right>(&tiles[VALUES + 28u], V_LINE), o7);
-                o7 = coopMultiplyAdd(w1, coopLoadT<Right>(&tiles[VALUES + 16u * V_LINE + 28u], V_LINE), o7);
+                o7 = coopMultiplyAdd(w0, coopLoadT<Right>(&values[28u], V_LINE), o7);
+                o7 = coopMultiplyAdd(w1, coopLoadT<Right>(&values[16u * V_LINE + 28u], V_LINE), o7);
             }
         }
         workgroupBarrier();
