@@ -127,7 +127,7 @@ const ROWS: usize = 8;
 const SUMS: usize = 4;
 
 /// How many bytes ahead weights are fetched: rows follow one another, so what is ahead of a row's end is the next row.
-const AHEAD: usize = 1536;
+const AHEAD: usize = 3072;
 
 impl FloatProduct<'_> {
     #[inline(always)]
