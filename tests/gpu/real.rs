@@ -72,8 +72,8 @@ fn compare(exact: &[Vec<f32>], found: &[Vec<f32>], n_single: usize) -> Found {
     }
 }
 
-/// The likeliest tokens after a text, as text.
-fn greedy(model: &Arc<Model>, engine: &mut Ours, text: &str, n: usize) -> String {
+/// The likeliest tokens after a text, with the logits that they have been taken from.
+fn greedy(model: &Arc<Model>, engine: &mut Ours, text: &str, n: usize) -> Vec<(i32, Vec<f32>)> {
     let mut next = tokens(model, text);
     let (mut pos, mut made) = (0, Vec::new());
     for _ in 0..n {
@@ -85,10 +85,11 @@ fn greedy(model: &Arc<Model>, engine: &mut Ours, text: &str, n: usize) -> String
             })
             .collect();
         assert_eq!(engine.decode(&batch), 0);
-        next = vec![largest(&engine.logits(batch.len() as i32 - 1).unwrap()) as i32];
-        made.extend_from_slice(&next);
+        let row = engine.logits(batch.len() as i32 - 1).unwrap();
+        next = vec![largest(&row) as i32];
+        made.push((next[0], row));
     }
-    String::from_utf8_lossy(&model.vocab.detokenize(&made, false, true).unwrap()).into_owned()
+    made
 }
 
 /// Compares the logits of the last `n_rows` tokens of a prompt and of single tokens after it.
@@ -113,6 +114,9 @@ fn check(file: &str, [n_prompt, n_rows, n_single]: [usize; 3], bar: Bar) {
     assert!(gpu.kl < bar.kl && gpu.agreement > bar.agreement, "{file}: KL {}, same token {}", gpu.kl, gpu.agreement);
 }
 
+/// Logits closer than this are a close call: their errors are about a tenth, by bytes on the processor.
+const CLOSE: f32 = 0.4;
+
 #[test]
 fn the_text_of_smollm2() {
     let path = test_data().join("smollm2.gguf");
@@ -120,7 +124,17 @@ fn the_text_of_smollm2() {
     let question = "The capital of France is";
     let [ours, processors] =
         [&model, &Ours::load(&path)].map(|m| greedy(m, &mut engine(m, BackendKind::Auto), question, 8));
-    assert!(ours == processors && ours.contains("Paris"), "{ours:?}, the processor {processors:?}");
+    let text = |made: &[(i32, Vec<f32>)]| {
+        let ids: Vec<i32> = made.iter().map(|(id, _)| *id).collect();
+        String::from_utf8_lossy(&model.vocab.detokenize(&ids, false, true).unwrap()).into_owned()
+    };
+    println!("{:?}, the processor {:?}", text(&ours), text(&processors));
+    assert!(text(&ours).starts_with(" Paris"), "{:?}", text(&ours));
+    // Texts part where two tokens are as likely as each other, and only there.
+    if let Some(((a, of_a), (b, of_b))) = ours.iter().zip(&processors).find(|(a, b)| a.0 != b.0) {
+        let (a, b) = (*a as usize, *b as usize);
+        assert!(of_a[a] - of_a[b] < CLOSE && of_b[b] - of_b[a] < CLOSE, "{} {}", of_a[a] - of_a[b], of_b[b] - of_b[a]);
+    }
 }
 
 #[test]

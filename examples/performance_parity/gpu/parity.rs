@@ -33,7 +33,8 @@ pub fn of(lab: &Lab, preset: &str, ids: &[&str]) -> Result<Vec<Entry>> {
         return Ok(why("llama.cpp's Vulkan libraries are not there: `tests/fetch.py reference-vulkan`"));
     }
     let library = match LlamaCpp::open(&folder) {
-        Ok(library) => library,
+        // Never unloaded: ggml refuses to be loaded a second time.
+        Ok(library) => &*Box::leak(Box::new(library)),
         Err(e) => return Ok(why(&format!("llama.cpp's Vulkan libraries: {e}"))),
     };
     let Some(gpu) = library.gpu()? else { return Ok(why("llama.cpp finds no GPU")) };

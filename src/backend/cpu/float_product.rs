@@ -227,23 +227,22 @@ fn few<S: Simd, N: Number, const T: usize>(
             for i in 0..SUMS {
                 let at = at + 8 * i;
                 let w = N::load(l, &bytes[at * N::SIZE..]);
-                for t in 0..T {
-                    let x = tokens[t][at..].first_chunk().expect(EIGHT);
-                    sums[t][i] = l.fma(w, l.load_f32(x), sums[t][i]);
+                for (token, sums) in tokens.iter().zip(&mut sums) {
+                    let x = token[at..].first_chunk().expect(EIGHT);
+                    sums[i] = l.fma(w, l.load_f32(x), sums[i]);
                 }
             }
         }
         let r = (row - rows.start) % ROWS;
-        for t in 0..T {
-            let [a, b, c, d] = sums[t];
-            out[t][r] = l.sum(l.add(l.add(a, b), l.add(c, d)));
+        for ((token, [a, b, c, d]), out) in tokens.iter().zip(sums).zip(&mut out) {
+            out[r] = l.sum(l.add(l.add(a, b), l.add(c, d)));
             for at in whole..k {
-                out[t][r] += N::one(&bytes[at * N::SIZE..]) * tokens[t][at];
+                out[r] += N::one(&bytes[at * N::SIZE..]) * token[at];
             }
         }
         if r + 1 == ROWS || row + 1 == rows.end {
-            for t in 0..T {
-                sink.put(from + t, row - r, &out[t][..=r]);
+            for (t, out) in out.iter().enumerate() {
+                sink.put(from + t, row - r, &out[..=r]);
             }
         }
     }
