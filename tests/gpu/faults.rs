@@ -137,6 +137,8 @@ fn alone(name: &str, environment: &[(&str, &str)]) -> bool {
         .env("INFER_GPU", &adapter.name)
         .envs(environment.iter().copied())
         .env(NAME, name)
+        // Where memory is bounded, a backtrace finds none and waits for itself.
+        .env("RUST_BACKTRACE", "0")
         .output()
         .unwrap();
     let told = [output.stdout, output.stderr].concat();
@@ -257,8 +259,8 @@ fn a_full_device() {
     }
     let taken = take_all(&device());
     if software {
-        // What is no buffer of the device goes on; its allocator takes more than this at a time.
-        allow(16 << 20);
+        // What is no buffer of the device goes on; its allocator takes twice as much at a time.
+        allow(8 << 20);
     }
     for _ in 0..2 {
         assert_eq!(ours.decode(&many), NO_MEMORY, "{}", last_error());
