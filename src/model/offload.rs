@@ -50,6 +50,13 @@ pub struct Offload {
 #[cfg(feature = "gpu")]
 const SHARE: f64 = 0.9;
 
+impl Offload {
+    /// Whether nobody asked for a number of layers on GPUs: the processor computes where one fails.
+    pub fn is_automatic(&self) -> bool {
+        self.automatic
+    }
+}
+
 #[cfg(not(feature = "gpu"))]
 impl Offload {
     /// Nothing: the library was built without GPUs.
@@ -68,11 +75,6 @@ impl Offload {
     /// The numbers of the adapters that hold layers.
     pub fn adapters(&self) -> &[usize] {
         &[]
-    }
-
-    /// Whether nobody asked for a number of layers on GPUs.
-    pub fn is_automatic(&self) -> bool {
-        self.automatic
     }
 
     /// Bytes of weights on each adapter, and on the processor.
@@ -175,11 +177,6 @@ impl Offload {
     /// The numbers of the adapters that hold layers.
     pub fn adapters(&self) -> &[usize] {
         &self.adapters
-    }
-
-    /// Whether nobody asked for a number of layers on GPUs: the processor computes where one fails.
-    pub fn is_automatic(&self) -> bool {
-        self.automatic
     }
 
     /// Bytes of weights on each adapter, and on the processor.

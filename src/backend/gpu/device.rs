@@ -284,7 +284,7 @@ impl Device {
     pub fn check(&self) -> Result<()> {
         let Some(e) = self.told() else { return Ok(()) };
         // Whatever is done on a lost device fails in its own way, and only polling tells of some losses.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::Poll)));
+        let _ = self.poll(wgpu::PollType::Poll);
         Err(self.told().unwrap_or(e))
     }
 
@@ -335,10 +335,14 @@ impl Device {
     /// # Errors
     /// What the device had to say.
     pub fn wait(&self) -> Result<()> {
-        // wgpu panics when a device is lost while it is waited for; its callback was told before.
-        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::wait_indefinitely())));
+        let polled = self.poll(wgpu::PollType::wait_indefinitely());
         self.check()?;
-        match polled {
+        polled
+    }
+
+    /// wgpu panics when a device is lost while it is waited for; its callback was told before.
+    fn poll(&self, how: wgpu::PollType) -> Result<()> {
+        match catch_unwind(AssertUnwindSafe(|| self.device.poll(how))) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(Error::Device(format!("{}: {e}", self.name))),
             Err(_) => Err(Error::Device(format!("{} failed while it was waited for", self.name))),
@@ -431,7 +435,7 @@ impl Device {
         let start = Instant::now();
         while self.spins && !ready.load(Ordering::Acquire) && start.elapsed() < SPIN {
             // What goes wrong is told by `wait`.
-            if !matches!(catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::Poll))), Ok(Ok(_))) {
+            if self.poll(wgpu::PollType::Poll).is_err() {
                 break;
             }
             std::hint::spin_loop();

@@ -349,7 +349,7 @@ impl Backend for Gpu {
 
     fn memory(&self) -> Vec<[usize; 2]> {
         let b = &self.buffers;
-        let shared = [&b.arena, &b.masks, &b.staging, &b.counters];
+        let shared = [&b.arena, &b.masks, &b.staging, &b.counters, &b.samples];
         vec![[self.state_size(), shared.iter().map(|buffer| buffer.size() as usize).sum()]]
     }
 

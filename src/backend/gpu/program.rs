@@ -128,22 +128,9 @@ impl Program {
         self.tail.filter(|_| !sampled).unwrap_or(self.dispatches.len())
     }
 
-    /// Adds a dispatch that chooses tokens, after those of the plan; `bind` is due again.
-    ///
-    /// # Errors
-    /// The driver refuses the kernel.
-    pub fn add_tail(
-        &mut self,
-        device: &Device,
-        kernel: Kernel,
-        bindings: Bindings,
-        params: &[u8],
-        grid: [usize; 3],
-    ) -> Result<()> {
-        let tail = self.dispatches.len();
-        self.add(device, kernel, bindings, params, grid)?;
-        (self.tail, self.params_buffer, self.bound_to) = (Some(tail), None, 0);
-        Ok(())
+    /// Tells that the dispatches from `first` on choose tokens, after those of the plan; `bind` is due again.
+    pub fn ends_with(&mut self, first: usize) {
+        (self.tail, self.params_buffer, self.bound_to) = (Some(first), None, 0);
     }
 
     /// Makes what a run over these buffers needs; nothing when it is there already.

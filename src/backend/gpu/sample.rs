@@ -56,7 +56,9 @@ pub fn add(device: &Device, program: &mut Program, output: usize, shape: [usize;
         let kernel = Kernel::plain("sample", &[("WG", threads)]);
         let bindings = Bindings { state: Bound::Samples, ..Bindings::default() };
         let params = [program.outputs[output].0, n as u32, 0, 0];
-        program.add_tail(device, kernel, bindings, bytemuck::cast_slice(&params), [rows, 1, 1])?;
+        let first = program.dispatches.len();
+        program.add(device, kernel, bindings, bytemuck::cast_slice(&params), [rows, 1, 1])?;
+        program.ends_with(first);
     }
     Ok(true)
 }
