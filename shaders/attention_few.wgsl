@@ -2,83 +2,14 @@
 // rows of the cache two at a time with a running maximum of its own: a thread has eight elements of a row, 16 bytes of f16.
 // Teams of a workgroup are joined at the end, parts of the rows by the workgroup that is ready last.
 
-struct Params {
-    // Query heads, query heads per key head, tokens, parts.
-    ne: vec4<u32>,
-    // Queries: offset, stride of heads, of tokens; offset of the sinks plus one.
-    q: vec4<u32>,
-    // Keys: offset, stride of heads, of rows; words before the scales.
-    k: vec4<u32>,
-    v: vec4<u32>,
-    // Offset of the result; of the parts' results, of their maxima and sums; number of the mask.
-    out: vec4<u32>,
-    // Scale, soft cap (0: off), ALiBi slope base of the first heads and of those between, see `slope`.
-    x: vec4<f32>,
-    // Heads whose slopes are powers of the first base; results as bytes: offset plus one (0: not), offset of their scales.
-    alibi: vec4<u32>,
-    // With OWN: the token's key and value, each its offset and stride of heads.
-    own: vec4<u32>,
-    // Rotated dimensions, pairing (0: none, 1: neighbours, 2: halves), offset of the position, of the table.
-    rope: vec4<u32>,
-    // Where the rows of keys and values to be written are told; rows of their states.
-    rows: vec4<u32>,
-    // Norms of queries and keys, see `prepared`.
-    norms: vec4<u32>,
-    // Epsilons of their norms; scales of keys and queries.
-    own_x: vec4<f32>,
-}
-
-struct Eight {
-    a: vec4<f32>,
-    b: vec4<f32>,
-}
-
-const LANES: u32 = D / 8;
 const TEAMS: u32 = WG / LANES;
 // Rows of a team's step. What belongs to a row or a head has names of its own below, no place in an array: compilers keep
 // arrays in memory where they do not unroll every loop around them.
 const STEP: u32 = 2;
-const NONE: f32 = -1.0e30;
-const WORDS: u32 = HEADS * D / 4;
-const RESULTS: u32 = HEADS * D;
-const MAX_PARTS: u32 = 64;
-const STATS: u32 = max(TEAMS, MAX_PARTS) * HEADS;
-
-// [team][head][element]
-var<workgroup> sums: array<vec4<f32>, TEAMS * WORDS>;
-// Maximum and sum of weights. [team or part][head]
-var<workgroup> stats: array<vec2<f32>, STATS>;
-// Maximum and sum of weights of a head over all teams or parts.
-var<workgroup> whole: array<vec2<f32>, HEADS>;
-var<workgroup> arrived: u32;
-
-@group(0) @binding(6) var<storage, read_write> counters: array<atomic<u32>>;
-
-// Rows that a token sees, and the first word of their bits: none, if it sees them all.
-struct Visible {
-    start: u32,
-    end: u32,
-    bits: u32,
-}
-
-// The mask buffer: per mask eight words (offsets of its rows, words, row positions, token positions), then their data.
-fn visible_rows(t: u32) -> Visible {
-    let at = constants[p.out.w * 8u] + 4u * t;
-    let bits = constants[at + 2u];
-    let word = constants[p.out.w * 8u + 1u] + 2u * bits;
-    return Visible(constants[at], constants[at + 1u], select(word, bits, bits == 0xffffffffu));
-}
-
-fn sees(v: Visible, row: u32) -> bool {
-    if row < v.start || row >= v.end {
-        return false;
-    }
-    if v.bits == 0xffffffffu {
-        return true;
-    }
-    let i = row - (v.start & ~63u);
-    return ((constants[v.bits + i / 32u] >> (i & 31u)) & 1u) == 1u;
-}
+const SUMS: u32 = TEAMS;
+const SUMS_LINE: u32 = WORDS;
+const ALIGN: u32 = 1;
+const ROUND: u32 = STEP * TEAMS;
 
 fn slope(h: u32) -> f32 {
     if h < p.alibi.x {
@@ -91,26 +22,6 @@ fn bias(h: u32, t: u32, row: u32) -> f32 {
     let row_pos = i32(constants[constants[p.out.w * 8u + 2u] + row]);
     let pos = i32(constants[constants[p.out.w * 8u + 3u] + t]);
     return -f32(abs(row_pos - pos)) * slope(h);
-}
-
-// A sum over threads of a team whose numbers differ in the bits from `from_` on. Loops that halve are not unrolled by all
-// compilers, and arrays in them would lie in memory: hence one by one.
-fn sum_from(x: f32, from_: u32) -> f32 {
-    var sum = x;
-    if from_ <= 1u {
-        sum += subgroupShuffleXor(sum, 1u);
-    }
-    if from_ <= 2u {
-        sum += subgroupShuffleXor(sum, 2u);
-    }
-    sum += subgroupShuffleXor(sum, 4u);
-    if LANES > 8u {
-        sum += subgroupShuffleXor(sum, 8u);
-    }
-    if LANES > 16u {
-        sum += subgroupShuffleXor(sum, 16u);
-    }
-    return sum;
 }
 
 // Sums over a team of one value per head; thread `lane` gets the sum of head `lane % HEADS`.
@@ -141,15 +52,6 @@ struct Heads {
     b3: vec4<f32>,
 }
 
-// What a thread needs to find its queries.
-fn query(h: u32, n_heads: u32, head: u32, t: u32, lane: u32, place: u32) -> Eight {
-    var q = source8(p.q.x + (head + min(h, n_heads - 1u)) * p.q.y + t * p.q.z + 8u * lane);
-    if OWN == 1u {
-        q = prepared(q, p.norms.x, p.own_x.x, p.own_x.w, lane, place);
-    }
-    return Eight(q.a * p.x.x, q.b * p.x.x);
-}
-
 // The score of a row for the thread's head, NONE if it is not seen.
 fn score(key: Eight, q: Heads, row: u32, end: u32, visible: Visible, head: u32, t: u32, lane: u32) -> f32 {
     var dots = vec4(dot(key.a, q.a0) + dot(key.b, q.b0), 0.0, 0.0, 0.0);
@@ -170,18 +72,20 @@ fn score(key: Eight, q: Heads, row: u32, end: u32, visible: Visible, head: u32, 
     return select(NONE, s, row < end && (visible.bits == 0xffffffffu || sees(visible, row)));
 }
 
+fn key8(at: u32, scales: u32) -> Eight {
+    return open_key8(raw_key8(at, scales), at);
+}
+
+fn value8(at: u32, scales: u32) -> Eight {
+    return open_value8(raw_value8(at, scales), at);
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
     @builtin(subgroup_invocation_id) place: u32,
 ) {
-    let per_kv = (p.ne.y + HEADS - 1u) / HEADS;
-    let kv = group.y / per_kv;
-    let first_head = group.y % per_kv * HEADS;
-    let n_heads = min(HEADS, p.ne.y - first_head);
-    let head = kv * p.ne.y + first_head;
-    let t = group.x;
     let lane = lid % LANES;
     let team = lid / LANES;
 
@@ -192,49 +96,44 @@ fn main(
         find_turns(lane, i32(arena_word(p.rope.z)));
     }
 
-    // This part's share, in whole steps of all teams.
-    let visible = visible_rows(t);
-    let n = max(visible.end, visible.start) - visible.start;
-    let share = max((n + p.ne.w - 1u) / p.ne.w, 1u) + STEP * TEAMS - 1u;
-    let rows = share - share % (STEP * TEAMS);
-    let used = max((n + rows - 1u) / rows, 1u);
-    if group.z >= used {
+    let w = task(group);
+    if w.part >= w.used {
         return;
     }
-    let start = visible.start + group.z * rows;
-    let end = min(visible.end, start + rows);
+    let visible = w.visible;
+    let end = w.end;
 
     if OWN == 1u {
-        if group.z == 0u && team == 0u {
-            store_unseen(own, kv, visible, lane, place);
+        if w.part == 0u && team == 0u {
+            store_unseen(own, w.kv, visible, lane, place);
         }
     }
     var q: Heads;
-    let q0 = query(0u, n_heads, head, t, lane, place);
+    let q0 = query(0u, w, lane, place);
     q.a0 = q0.a;
     q.b0 = q0.b;
     if HEADS > 1u {
-        let q1 = query(1u, n_heads, head, t, lane, place);
+        let q1 = query(1u, w, lane, place);
         q.a1 = q1.a;
         q.b1 = q1.b;
     }
     if HEADS > 2u {
-        let q2 = query(2u, n_heads, head, t, lane, place);
+        let q2 = query(2u, w, lane, place);
         q.a2 = q2.a;
         q.b2 = q2.b;
-        let q3 = query(3u, n_heads, head, t, lane, place);
+        let q3 = query(3u, w, lane, place);
         q.a3 = q3.a;
         q.b3 = q3.b;
     }
-    let my_head = head + min(lane % HEADS, n_heads - 1u);
+    let my_head = w.head + min(lane % HEADS, w.n_heads - 1u);
     // Head `h` is with the thread of that number in every run of HEADS.
     let from_ = place / LANES * LANES;
     var most = NONE;
     var weight = 0.0;
     var sum: Heads;
-    let k_at = p.k.x + kv * p.k.y + 8u * lane;
-    let v_at = p.v.x + kv * p.v.y + 8u * lane;
-    for (var base = start + team * STEP; base < end; base += TEAMS * STEP) {
+    let k_at = p.k.x + w.kv * p.k.y + 8u * lane;
+    let v_at = p.v.x + w.kv * p.v.y + 8u * lane;
+    for (var base = w.start + team * STEP; base < end; base += TEAMS * STEP) {
         if visible.bits != 0xffffffffu {
             var any = OWN == 1u && (own.k - base < STEP || own.v - base < STEP);
             for (var j = 0u; j < STEP; j += 1u) {
@@ -251,7 +150,7 @@ fn main(
         var v1 = value8(v_at + next * p.v.z, p.v.w);
         // The token's own row is not in the cache yet.
         if OWN == 1u && own.k - base < STEP && own.k < end {
-            let key = store_key(own.k, kv, lane, place);
+            let key = store_key(own.k, w.kv, lane, place);
             if own.k == base {
                 k0 = key;
             } else {
@@ -259,15 +158,15 @@ fn main(
             }
         }
         if OWN == 1u && own.v - base < STEP && own.v < end {
-            let value = store_value(own.v, kv, lane);
+            let value = store_value(own.v, w.kv, lane);
             if own.v == base {
                 v0 = value;
             } else {
                 v1 = value;
             }
         }
-        let s0 = score(k0, q, base, end, visible, my_head, t, lane);
-        let s1 = score(k1, q, base + 1u, end, visible, my_head, t, lane);
+        let s0 = score(k0, q, base, end, visible, my_head, w.t, lane);
+        let s1 = score(k1, q, base + 1u, end, visible, my_head, w.t, lane);
         let top = max(most, max(s0, s1));
         let shrink = exp(most - top);
         let w0 = select(exp(s0 - top), 0.0, s0 <= NONE);
@@ -318,150 +217,5 @@ fn main(
     if lane < HEADS {
         stats[team * HEADS + lane] = vec2(most, weight);
     }
-    join_stats(TEAMS, team, lane);
-    // A thread has four elements of a head, and goes on with them alone.
-    let block = t * (p.ne.x / p.ne.y * per_kv) + group.y;
-    for (var i = lid; i < WORDS; i += WG) {
-        let h = i / (D / 4u);
-        var x = vec4(0.0);
-        for (var j = 0u; j < TEAMS; j += 1u) {
-            x += stats[j * HEADS + h].x * sums[j * WORDS + i];
-        }
-        if used == 1u {
-            result(i, head, n_heads, t, x);
-        } else {
-            let part = block * p.ne.w + group.z;
-            set_vector(p.out.y + part * RESULTS + 4u * i, x);
-            if i % (D / 4u) == 0u {
-                let at = p.out.z + 2u * (part * HEADS + h);
-                set_number(at, whole[h].x);
-                set_number(at + 1u, whole[h].y);
-            }
-        }
-    }
-    if used > 1u {
-        storageBarrier();
-        if lid == 0u {
-            arrived = atomicAdd(&counters[block], 1u);
-        }
-        if workgroupUniformLoad(&arrived) != used - 1u {
-            return;
-        }
-        if lid == 0u {
-            atomicStore(&counters[block], 0u);
-        }
-        storageBarrier();
-        for (var i = lid; i < used * HEADS; i += WG) {
-            let at = p.out.z + 2u * (block * p.ne.w * HEADS + i);
-            stats[i] = vec2(bitcast<f32>(arena_word(at)), bitcast<f32>(arena_word(at + 1u)));
-        }
-        join_stats(used, team, lane);
-        join_parts(block, used, lid);
-        for (var i = lid; i < WORDS; i += WG) {
-            var x = vec4(0.0);
-            for (var j = 0u; j < SIDES; j += 1u) {
-                x += sums[j * WORDS + i];
-            }
-            result(i, head, n_heads, t, x);
-        }
-    }
-    if p.alibi.y != 0u {
-        workgroupBarrier();
-        hand_on(head, n_heads, t, lid);
-    }
-}
-
-// Threads that share the parts of an element.
-const SIDES: u32 = max(WG / WORDS, 1u);
-
-// What a part's sums are multiplied by, after `join_stats`.
-fn factor(part: u32, h: u32, n: u32) -> f32 {
-    return select(0.0, stats[min(part, n - 1u) * HEADS + h].x, part < n);
-}
-
-fn part4(at: u32, part: u32, n: u32) -> vec4<f32> {
-    return bitcast<vec4<f32>>(arena[at + min(part, n - 1u) * WORDS]);
-}
-
-// Sums of the parts; every side leaves its own in `sums`.
-fn join_parts(block: u32, used: u32, lid: u32) {
-    for (var i = lid; i < WORDS * SIDES; i += WG) {
-        let word = i % WORDS;
-        let h = word / (D / 4u);
-        var x = vec4(0.0);
-        let at = (p.out.y + block * p.ne.w * RESULTS) / 4u + word;
-        for (var part = i / WORDS; part < used; part += 8u * SIDES) {
-            // Eight at a time; those beyond the last are multiplied by nothing.
-            let x0 = part4(at, part, used);
-            let x1 = part4(at, part + SIDES, used);
-            let x2 = part4(at, part + 2u * SIDES, used);
-            let x3 = part4(at, part + 3u * SIDES, used);
-            let x4 = part4(at, part + 4u * SIDES, used);
-            let x5 = part4(at, part + 5u * SIDES, used);
-            let x6 = part4(at, part + 6u * SIDES, used);
-            let x7 = part4(at, part + 7u * SIDES, used);
-            x += factor(part, h, used) * x0 + factor(part + SIDES, h, used) * x1
-                + factor(part + 2u * SIDES, h, used) * x2 + factor(part + 3u * SIDES, h, used) * x3
-                + factor(part + 4u * SIDES, h, used) * x4 + factor(part + 5u * SIDES, h, used) * x5
-                + factor(part + 6u * SIDES, h, used) * x6 + factor(part + 7u * SIDES, h, used) * x7;
-        }
-        sums[i] = x;
-    }
-    workgroupBarrier();
-}
-
-// Joins the maxima and sums of `n` teams or parts, a team for each head: `whole` gets the joint ones, and instead of their
-// maxima `stats` gets what their sums are multiplied by.
-fn join_stats(n: u32, team: u32, lane: u32) {
-    workgroupBarrier();
-    if team < HEADS {
-        var most = NONE;
-        for (var j = lane; j < n; j += LANES) {
-            most = max(most, stats[j * HEADS + team].x);
-        }
-        most = max(most, subgroupShuffleXor(most, 1u));
-        most = max(most, subgroupShuffleXor(most, 2u));
-        most = max(most, subgroupShuffleXor(most, 4u));
-        if LANES > 8u {
-            most = max(most, subgroupShuffleXor(most, 8u));
-        }
-        if LANES > 16u {
-            most = max(most, subgroupShuffleXor(most, 16u));
-        }
-        var weight = 0.0;
-        for (var j = lane; j < n; j += LANES) {
-            let by = exp(stats[j * HEADS + team].x - most);
-            weight += by * stats[j * HEADS + team].y;
-            stats[j * HEADS + team].x = by;
-        }
-        weight = sum_from(weight, 1u);
-        if lane == 0u {
-            whole[team] = vec2(most, weight);
-        }
-    }
-    workgroupBarrier();
-}
-
-// Writes four elements of a head, and keeps them to be handed on.
-fn result(i: u32, head: u32, n_heads: u32, t: u32, x: vec4<f32>) {
-    let h = i / (D / 4u);
-    var scale = 1.0;
-    var weight = whole[h].y;
-    if p.q.w != 0u {
-        let sink = number_at(WEIGHTS, p.q.w - 1u + head + min(h, n_heads - 1u));
-        let top = max(whole[h].x, sink);
-        scale = exp(whole[h].x - top);
-        weight = weight * scale + exp(sink - top);
-    }
-    let y = x * select(0.0, scale / weight, weight > 0.0);
-    keep4(i, y);
-    if h < n_heads {
-        set_vector(p.out.x + (t * p.ne.x + head) * D + 4u * i, y);
-    }
-}
-
-fn hand_on(head: u32, n_heads: u32, t: u32, lid: u32) {
-    for (var i = lid; i < n_heads * D / 4u; i += WG) {
-        emit_word(i, (t * p.ne.x + head) * D + 4u * i, p.alibi.y - 1u, p.alibi.z, 0u);
-    }
+    finish(w, lid);
 }

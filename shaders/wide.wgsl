@@ -33,15 +33,3 @@ fn weight_byte(i: u32) -> u32 {
 fn weight_half(at: u32, i: u32) -> f32 {
     return unpack2x16float(weight_word(at + (i >> 1u)))[i & 1u];
 }
-
-// The largest number of a half.
-const MOST: f32 = 65504.0;
-
-fn half4(x: vec4<f32>) -> vec4<f16> {
-    return vec4<f16>(clamp(x, vec4(-MOST), vec4(MOST)));
-}
-
-struct Half8 {
-    a: vec4<f16>,
-    b: vec4<f16>,
-}

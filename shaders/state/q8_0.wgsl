@@ -1,11 +1,14 @@
 // Eight elements of a cache of q8_0, whose blocks four threads share.
 @group(0) @binding(3) var<storage, read_write> cache: array<vec2<u32>>;
 
-fn load8(at: u32, scales: u32) -> Eight {
-    let w = cache[at / 8u];
+fn raw8(at: u32, scales: u32) -> Raw8 {
     let i = scales + at / 32u;
-    let d = bitcast<f32>(cache[i >> 1u][i & 1u]);
-    return Eight(d * signed4(w.x), d * signed4(w.y));
+    return Raw8(vec4(cache[at / 8u], cache[i >> 1u][i & 1u], 0u), vec4(0u));
+}
+
+fn open8(raw: Raw8, at: u32) -> Eight {
+    let d = bitcast<f32>(raw.a.z);
+    return Eight(d * signed4(raw.a.x), d * signed4(raw.a.y));
 }
 
 fn store8(at: u32, scales: u32, x: Eight) -> Eight {

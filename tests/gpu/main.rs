@@ -407,6 +407,15 @@ fn attention_over_caches() {
     for (n_rows, dtype, sinks) in [(200, DType::Q4_0, false), (200, DType::F16, true), (700, DType::Q8_0, true)] {
         attend(&Attend { n_tokens: 1, n_rows, dtype, d, p: plain, kind: RopeKind::Norm, sinks });
     }
+    // Single tokens by matrices, where the device has them.
+    for (n_tokens, n_rows, dtype, d) in
+        [(1, 1500, DType::F16, 128), (1, 333, DType::Q8_0, 128), (2, 900, DType::F16, 64), (2, 333, DType::Q4_0, 128)]
+    {
+        for soft_cap in [0.0, 5.0] {
+            let p = Attention { soft_cap, ..plain };
+            attend(&Attend { n_tokens, n_rows, dtype, d, p, kind, sinks: n_rows == 333 });
+        }
+    }
     attend(&Attend { n_tokens: 40, n_rows: 1500, dtype: DType::F16, d: 128, p: plain, kind, sinks: true });
     attend(&Attend { n_tokens: 33, n_rows: 600, dtype: DType::Q4_0, d: 96, p: plain, kind: RopeKind::Norm, sinks });
     let (n_tokens, dtype) = (9, DType::F16);

@@ -86,9 +86,19 @@ impl Kernel {
         const VECTORS: &[&str] = &[wgsl!("bindings"), wgsl!("arena/vectors"), wgsl!("state/words")];
         // The caches are bound by types of their own.
         const CACHED: &[&str] = &[wgsl!("bindings"), wgsl!("arena/vectors")];
-        const WIDE: &[&str] = &[wgsl!("wide")];
+        const WIDE: &[&str] = &[wgsl!("wide"), wgsl!("halves")];
         /// `K_TYPE` and `V_TYPE` of f16.
         const HALF: u32 = 2;
+        // What kernels of `attention_few` share.
+        const SHARED: &[&str] = &[
+            wgsl!("attention_shared"),
+            wgsl!("attention_own"),
+            wgsl!("eight"),
+            wgsl!("rotation"),
+            wgsl!("rounding"),
+            wgsl!("emit"),
+            wgsl!("matrix"),
+        ];
         let constant = |wanted: &str| self.constants.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
         let sums = if self.subgroup.is_some() { wgsl!("reduce/sums_subgroup") } else { wgsl!("reduce/sums_plain") };
         let shuffle = if self.subgroup.is_some() { wgsl!("reduce/shuffle") } else { wgsl!("reduce/shuffle_plain") };
@@ -103,17 +113,16 @@ impl Kernel {
             "expand" => (VECTORS, vec![wgsl!("expand"), wgsl!("matrix")]),
             "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
             "attention" => (WORDS, vec![wgsl!("attention"), wgsl!("kv")]),
-            "attention_few" => (
-                CACHED,
-                vec![
-                    wgsl!("attention_few"),
-                    wgsl!("attention_own"),
-                    wgsl!("rotation"),
-                    wgsl!("rounding"),
-                    wgsl!("emit"),
-                    wgsl!("matrix"),
-                ],
-            ),
+            "attention_few" => (CACHED, [&[wgsl!("attention_few")], SHARED].concat()),
+            "attention_few_coop" => {
+                let mut own = [&[wgsl!("attention_few_coop"), wgsl!("halves")], SHARED].concat();
+                if [constant("K_TYPE"), constant("V_TYPE")] == [Some(HALF); 2] {
+                    own.extend([wgsl!("kv_half"), wgsl!("kv_half_own")]);
+                } else {
+                    own.extend([wgsl!("kv_states"), wgsl!("kv_states_own")]);
+                }
+                (CACHED, own)
+            }
             "attention_coop" => {
                 // Halves are loaded as they are only from buffers of halves.
                 let kinds = [constant("K_TYPE"), constant("V_TYPE")];
@@ -123,7 +132,7 @@ impl Kernel {
                 } else if kinds.contains(&Some(0)) {
                     own.push(wgsl!("kv_any"));
                 } else {
-                    own.extend([wgsl!("kv_states"), wgsl!("matrix"), wgsl!("rounding")]);
+                    own.extend([wgsl!("kv_states"), wgsl!("eight"), wgsl!("matrix"), wgsl!("rounding")]);
                 }
                 (WIDE, own)
             }
@@ -172,13 +181,15 @@ impl Kernel {
         }
     }
 
-    /// The WGSL that reads and writes keys and values, with these names of its functions that read.
-    fn caches(&self, [key, value]: [&str; 2]) -> Result<String> {
-        let named = |source: &str, load: &str, store: &str, state: &str| {
-            source.replace("load8", load).replace("store8", store).replace("cache", state)
+    /// The WGSL that reads and writes keys and values.
+    fn caches(&self) -> Result<String> {
+        let named = |source: &str, what: &str, state: &str| {
+            let name =
+                |text: String, function: &str| text.replace(&format!("{function}8"), &format!("{function}_{what}8"));
+            ["raw", "open", "store"].into_iter().fold(source.to_string(), name).replace("cache", state)
         };
-        let keys = named(self.cache("K_TYPE")?, key, "store_key8", "state");
-        let values = named(self.cache("V_TYPE")?, value, "store_value8", "state_v");
+        let keys = named(self.cache("K_TYPE")?, "key", "state");
+        let values = named(self.cache("V_TYPE")?, "value", "state_v");
         Ok(keys + &values.replace("@binding(3)", "@binding(4)"))
     }
 
@@ -211,11 +222,8 @@ impl Kernel {
                 }
             }
         }
-        if self.name == "attention_few" {
-            text.push_str(&self.caches(["key8", "value8"])?);
-        }
-        if self.name == "attention_coop" && text.contains("load_key8(") {
-            text.push_str(&self.caches(["load_key8", "load_value8"])?);
+        if self.name.starts_with("attention") && text.contains("open_key8(") {
+            text.push_str(&self.caches()?);
         }
         Ok(text)
     }
@@ -260,6 +268,13 @@ pub fn compositions() -> Vec<Kernel> {
             let constants =
                 [u("D", d), u("HEADS", heads), u("WG", threads), u("OWN", heads % 2), u("K_TYPE", k), u("V_TYPE", v)];
             all.push(Kernel { subgroup: Some(32), ..Kernel::plain("attention_few", &constants) });
+        }
+    }
+    for (k, v) in (2..5).flat_map(|k| (2..5).map(move |v| (k, v))) {
+        for (d, heads) in [(64, 1), (128, 2), (128, 4)] {
+            let own = u32::from(heads != 2 && k < 4 && v < 4);
+            let constants = [u("D", d), u("HEADS", heads), u("WG", 128), u("OWN", own), u("K_TYPE", k), u("V_TYPE", v)];
+            all.push(Kernel { subgroup: Some(32), ..Kernel::plain("attention_few_coop", &constants) });
         }
     }
     all.extend((1..5).map(|kind| Kernel::plain("fetch", &[u("K_TYPE", kind)])));
@@ -320,11 +335,17 @@ pub fn compositions() -> Vec<Kernel> {
     all
 }
 
+/// Kernels whose indices depend on data.
+const CHECKED: &[&str] = &["sample"];
+
 /// The pipelines of a device. All share one layout: see `bindings.wgsl`.
 pub struct Shaders {
     /// The layout of every bind group.
     pub bindings: wgpu::BindGroupLayout,
     layout: wgpu::PipelineLayout,
+    /// Whether shaders check indices themselves: not for Vulkan, where wgpu asks for `robustBufferAccess`, which every device
+    /// has. Checks of workgroup memory took a third of the time of `matmul_coop`.
+    checks_indices: bool,
     made: Mutex<HashMap<Kernel, wgpu::ComputePipeline>>,
     spoiled: OnceLock<&'static str>,
     cache: Option<super::cache::DiskCache>,
@@ -372,7 +393,8 @@ impl Shaders {
             immediate_size: 0,
         });
         let cache = can_cache.then(|| super::cache::DiskCache::open(device, info)).flatten();
-        Shaders { bindings, layout, made: Mutex::default(), spoiled: OnceLock::new(), cache }
+        let checks_indices = info.backend != wgpu::Backend::Vulkan;
+        Shaders { bindings, layout, checks_indices, made: Mutex::default(), spoiled: OnceLock::new(), cache }
     }
 
     /// Makes the text of a kernel invalid, as far as its pipelines are not made yet: how tests meet a shader that is refused.
@@ -398,11 +420,13 @@ impl Shaders {
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
         let checks = wgpu::ShaderRuntimeChecks {
-            bounds_checks: true,
+            bounds_checks: self.checks_indices || CHECKED.contains(&kernel.name),
             force_loop_bounding: false,
             ..wgpu::ShaderRuntimeChecks::checked()
         };
-        // SAFETY: every loop of the shaders counts up to a number of elements; none waits for another thread.
+        // SAFETY: every loop of the shaders counts up to a number of elements; none waits for another thread. Without checks of
+        // indices the device still checks those of buffers (`checks_indices`), and those of registers and of a workgroup's
+        // memory are made of thread numbers, constants and sizes that `steps` keeps below them, except in `CHECKED`.
         let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),

@@ -14,8 +14,12 @@ const BUSY: usize = 512;
 /// Most tokens that attend by themselves, each reading its rows of the cache.
 const FEW_QUERIES: usize = 64;
 
-/// Workgroups of 256 threads that such attention is shared out to: two for each of 132 multiprocessors.
+/// Workgroups that such attention is shared out to: two for each of 132 multiprocessors, whose registers have no room for more.
 const FEW_BUSY: usize = 264;
+
+/// Threads of a workgroup of `attention_few_coop.wgsl`.
+const FEW_COOP_THREADS: usize = 128;
+
 /// The same for `attention_coop`, whose workgroups have more to do.
 const COOP_BUSY: usize = 256;
 
@@ -29,6 +33,9 @@ const THREADS: usize = 128;
 const COOP_QUERIES: usize = 64;
 const COOP_KEYS: usize = 32;
 const MAX_COOP_HEAD: usize = 128;
+
+/// `K_TYPE` and `V_TYPE` of f32: those caches keep f32 products.
+const KV_F32: u32 = 1;
 
 /// Elements of a head, heads, tokens.
 #[derive(Clone, Copy)]
@@ -311,20 +318,31 @@ impl Compiler<'_> {
             && [q.at, q.nb[1], q.nb[2]].iter().all(|x| x.is_multiple_of(4));
         let group = shape.n_head / n_kv;
         // Cooperative matrices are quicker from a few tokens on: sequences that do not see each other's rows share the loads.
-        let by_matrices = max_alibi_bias == 0.0 && self.coop_tile(&q, group, shape.n_tokens, [d, v.ne[0]]).is_some();
-        if !fits || by_matrices {
+        let together = max_alibi_bias == 0.0 && self.coop_tile(&q, group, shape.n_tokens, [d, v.ne[0]]).is_some();
+        if !fits || together {
             return Ok(false);
         }
         let heads = group.next_power_of_two().min(4);
-        // Teams leave `heads` sums of `d` in the workgroup's memory: 32 words a thread and head.
         let memory = self.target.device.abilities.workgroup_memory as usize;
-        let threads = if 256 * 32 * heads + 8192 <= memory { 256 } else { 128 };
         let blocks = n_kv * group.div_ceil(heads);
-        let mut parts =
-            (FEW_BUSY / (blocks * shape.n_tokens)).min(n_rows.div_ceil(threads * 32 / d)).clamp(1, MAX_PARTS);
-        if blocks * shape.n_tokens > crate::backend::gpu::COUNTERS {
-            parts = 1;
-        }
+        let counted = blocks * shape.n_tokens <= crate::backend::gpu::COUNTERS;
+        let by_matrices = self.target.device.abilities.matrices
+            && d <= MAX_COOP_HEAD
+            && max_alibi_bias == 0.0
+            && keys.kind != KV_F32
+            && values.kind != KV_F32
+            && counted
+            && own.as_ref().is_none_or(Own::is_one_row)
+            && few_coop_memory(d, heads) <= memory;
+        let (threads, least) = if by_matrices {
+            (FEW_COOP_THREADS, FEW_COOP_THREADS)
+        } else {
+            // Teams leave `heads` sums of `d` in the workgroup's memory: 32 words a thread and head.
+            let threads = if 256 * 32 * heads + 8192 <= memory { 256 } else { 128 };
+            (threads, threads * 32 / d)
+        };
+        let parts = if counted { (FEW_BUSY / (blocks * shape.n_tokens)).min(n_rows.div_ceil(least)) } else { 1 };
+        let parts = parts.clamp(1, MAX_PARTS);
         let mut bindings = Bindings {
             constants: Bound::Masks,
             state: keys.bound.clone(),
@@ -344,7 +362,9 @@ impl Compiler<'_> {
         }
         let to = self.result(id)?;
         let all = if parts > 1 { shape.n_tokens * blocks * parts * heads } else { 0 };
-        let (partial, stats) = (self.take_scratch(all * d), self.take_scratch(all * 2));
+        // The statistics of a block have lines of their own, see `stats_at`.
+        let lines = if parts > 1 { shape.n_tokens * blocks * (2 * parts * heads).next_multiple_of(32) } else { 0 };
+        let (partial, stats) = (self.take_scratch(all * d), self.take_scratch(lines));
         let slopes = 1usize << shape.n_head.max(1).ilog2();
         let base = |bias: f32| if max_alibi_bias > 0.0 { (-bias / slopes as f32).exp2() } else { 0.0 };
         let handed = self.hand(id, d * shape.n_head, shape.n_tokens, false);
@@ -367,7 +387,8 @@ impl Compiler<'_> {
             constant("V_TYPE", values.kind),
         ];
         let subgroup = self.target.device.abilities.subgroup;
-        let kernel = Kernel { subgroup, ..Kernel::plain("attention_few", &constants) };
+        let name = if by_matrices { "attention_few_coop" } else { "attention_few" };
+        let kernel = Kernel { subgroup, ..Kernel::plain(name, &constants) };
         self.add(kernel, bindings, params, [shape.n_tokens, blocks, parts])?;
         Ok(true)
     }
@@ -504,6 +525,16 @@ impl Tile {
             }
         }
     }
+}
+
+/// Bytes of a workgroup's memory that `attention_few_coop` takes.
+fn few_coop_memory(d: usize, heads: usize) -> usize {
+    let teams = FEW_COOP_THREADS / 32;
+    let line = d / 4 + 2;
+    let halves = 16 * line * teams + teams * 16 * (COOP_KEYS / 4 + 2);
+    let sums = (teams + 1) * 16 * (COOP_KEYS / 4 + 1);
+    // Statistics, and results that are handed on.
+    8 * halves + 16 * sums + 8 * heads * (MAX_PARTS + 2) + 8 * heads * d
 }
 
 fn how(h: &Heads) -> How {

@@ -18,6 +18,13 @@ pub(super) struct Own {
     scales: [f32; 2],
 }
 
+impl Own {
+    /// Whether key and value go to rows of the same number.
+    pub(super) fn is_one_row(&self) -> bool {
+        self.rows[0] == self.rows[1] && self.rows[2] == self.rows[3]
+    }
+}
+
 /// A norm of heads: its weight and epsilon.
 struct Normed {
     weight: Option<Vector>,
