@@ -99,6 +99,7 @@ pub(super) fn device_of_adapter(adapter: usize) -> ggml_backend_dev_t {
 }
 
 /// The memory of an adapter, or of the CPU.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(super) fn buffer_type_of(adapter: Option<usize>) -> ggml_backend_buffer_type_t {
     let device = devices().find(|d| d.adapter == adapter).unwrap_or_else(|| LazyLock::force(&CPU));
     std::ptr::from_ref(&device.buffer_type).cast_mut()
