@@ -335,7 +335,8 @@ struct Attend {
     sinks: bool,
 }
 
-/// Heads with norm and rotation, stored into a cache and attended to: every second row of the cache is masked for some.
+/// Heads with norm and rotation, stored into a cache and attended to: every second row of the cache is masked for some of the
+/// first 64 tokens.
 fn attend(a: &Attend) {
     let (n_head, n_head_kv, d) = (6, 2, a.d);
     let mut c = Case::new((a.n_tokens * 1000 + a.n_rows + d) as u64, a.n_tokens);
@@ -377,7 +378,7 @@ fn attend(a: &Attend) {
     let mut mask = Mask::default();
     for t in 0..a.n_tokens {
         let (start, end) = ((t * 5 % 70) as u32, (a.n_rows - t * 3 % (a.n_rows / 2)) as u32);
-        let bits = (t % 3 == 1).then_some(mask.words.len() as u32);
+        let bits = (t % 3 == 1 && t < 64).then_some(mask.words.len() as u32);
         if bits.is_some() {
             mask.words.extend((start / 64..end.div_ceil(64)).map(|_| c.random.bits()));
         }
@@ -418,6 +419,10 @@ fn attention_over_caches() {
     }
     attend(&Attend { n_tokens: 40, n_rows: 1500, dtype: DType::F16, d: 128, p: plain, kind, sinks: true });
     attend(&Attend { n_tokens: 33, n_rows: 600, dtype: DType::Q4_0, d: 96, p: plain, kind: RopeKind::Norm, sinks });
+    // Tokens enough for the cache to be expanded before; steps that all of a workgroup see.
+    for (dtype, d) in [(DType::F32, 64), (DType::F16, 128), (DType::Q8_0, 128), (DType::Q4_0, 96)] {
+        attend(&Attend { n_tokens: 130, n_rows: 900, dtype, d, p: plain, kind, sinks });
+    }
     let (n_tokens, dtype) = (9, DType::F16);
     attend(&Attend { n_tokens, n_rows: 300, dtype, d: 40, p: plain, kind: RopeKind::Norm, sinks: true });
     attend(&Attend { n_tokens, n_rows: 90, dtype, d: 96, p: Attention { soft_cap: 5.0, ..plain }, kind, sinks });

@@ -111,6 +111,10 @@ impl Kernel {
             "sample" => (VECTORS, vec![wgsl!("sample"), wgsl!("sample_draw")]),
             "parts" => (WORDS, vec![wgsl!("parts"), wgsl!("activation")]),
             "expand" => (VECTORS, vec![wgsl!("expand"), wgsl!("matrix")]),
+            "expand_cache" => {
+                let own = [wgsl!("expand_cache"), wgsl!("eight"), wgsl!("matrix"), wgsl!("rounding")];
+                (CACHED, [&own[..], &[self.cache("K_TYPE")?]].concat())
+            }
             "fetch" => (WORDS, vec![wgsl!("fetch"), wgsl!("kv")]),
             "attention" => (WORDS, vec![wgsl!("attention"), wgsl!("kv")]),
             "attention_few" => (CACHED, [&[wgsl!("attention_few")], SHARED].concat()),
@@ -123,10 +127,12 @@ impl Kernel {
                 }
                 (CACHED, own)
             }
-            "attention_coop" => {
+            "attention_coop" | "attention_prompt" => {
                 // Halves are loaded as they are only from buffers of halves.
                 let kinds = [constant("K_TYPE"), constant("V_TYPE")];
-                let mut own = vec![wgsl!("attention_coop")];
+                let main =
+                    if self.name == "attention_coop" { wgsl!("attention_coop") } else { wgsl!("attention_prompt") };
+                let mut own = vec![main, wgsl!("attention_seen")];
                 if kinds == [Some(HALF); 2] {
                     own.push(wgsl!("kv_half"));
                 } else if kinds.contains(&Some(0)) {
@@ -199,7 +205,7 @@ impl Kernel {
     /// [`Error::Internal`]: there is no such kernel or format.
     pub fn source(&self) -> Result<String> {
         let mut text = String::new();
-        if self.name.ends_with("_coop") {
+        if self.name.ends_with("_coop") || self.name == "attention_prompt" {
             text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
             // naga does not know that the result of a subgroup operation is the same for its threads, and this names its rule.
             text.push_str("diagnostic(off, derivative_uniformity);\n");
@@ -277,7 +283,7 @@ pub fn compositions() -> Vec<Kernel> {
             all.push(Kernel { subgroup: Some(32), ..Kernel::plain("attention_few_coop", &constants) });
         }
     }
-    all.extend((1..5).map(|kind| Kernel::plain("fetch", &[u("K_TYPE", kind)])));
+    all.extend((1..5).flat_map(|kind| ["fetch", "expand_cache"].map(|name| Kernel::plain(name, &[u("K_TYPE", kind)]))));
     all.extend(["quantize", "halve", "parts"].map(|name| Kernel::plain(name, &[])));
     all.extend([40, 128, 512].map(|d| Kernel::plain("attention_join", &[u("D", d)])));
     for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
@@ -297,10 +303,11 @@ pub fn compositions() -> Vec<Kernel> {
         }
     }
     for (k, v) in (0..5).flat_map(|k| (0..5).map(move |v| (k, v))) {
-        for (d_k, d_v, heads) in [(32, 64, 1), (80, 80, 2), (128, 128, 4)] {
-            let sizes = [u("D_K", d_k), u("D_V", d_v), u("HEADS", heads), u("K_TYPE", k), u("V_TYPE", v)];
-            all.push(Kernel::plain("attention_coop", &sizes));
-        }
+        let sizes = |d_k, d_v, heads| [u("D_K", d_k), u("D_V", d_v), u("HEADS", heads), u("K_TYPE", k), u("V_TYPE", v)];
+        let coop = [(32, 64, 1), (80, 80, 2), (128, 128, 4)];
+        all.extend(coop.map(|(d_k, d_v, heads)| Kernel::plain("attention_coop", &sizes(d_k, d_v, heads))));
+        let prompt = [(64, 128, 2), (128, 128, 4)];
+        all.extend(prompt.map(|(d_k, d_v, heads)| Kernel::plain("attention_prompt", &sizes(d_k, d_v, heads))));
     }
     for (tokens, expanded) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
         let constants = [u("TOKEN_TEAMS", tokens), u("ROW_TEAMS", 4), u("EXPANDED", expanded)];

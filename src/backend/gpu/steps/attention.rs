@@ -1,5 +1,6 @@
 //! Attention: heads are prepared and stored, then attended over.
 
+use super::expand_cache::CacheHeads;
 use super::few::TILE;
 use super::linear::FEW;
 use super::node::MAX_HEAD;
@@ -20,8 +21,10 @@ const FEW_BUSY: usize = 264;
 /// Threads of a workgroup of `attention_few_coop.wgsl`.
 const FEW_COOP_THREADS: usize = 128;
 
-/// The same for `attention_coop`, whose workgroups have more to do.
+/// The same for `attention_coop`, whose workgroups have more to do, and for `attention_prompt`, over many rows too.
 const COOP_BUSY: usize = 256;
+const PROMPT_BUSY: [usize; 2] = [128, 384];
+const MANY_ROWS: usize = 16384;
 
 /// Most parts of an attention.
 const MAX_PARTS: usize = 64;
@@ -36,6 +39,11 @@ const MAX_COOP_HEAD: usize = 128;
 
 /// `K_TYPE` and `V_TYPE` of f32: those caches keep f32 products.
 const KV_F32: u32 = 1;
+
+/// `attention_prompt.wgsl`: fewest tokens, queries of a workgroup, bytes of workgroup memory.
+const PROMPT_TOKENS: usize = 129;
+const PROMPT_QUERIES: usize = 128;
+const PROMPT_MEMORY: u32 = 48 << 10;
 
 /// Elements of a head, heads, tokens.
 #[derive(Clone, Copy)]
@@ -77,11 +85,11 @@ pub(super) struct Job {
 }
 
 /// Keys or values as the kernel reads them.
-struct Rows {
-    bound: Bound,
-    kind: u32,
+pub(super) struct Rows {
+    pub bound: Bound,
+    pub kind: u32,
     /// Offset, stride of heads, of rows, words before the scales.
-    at: [u32; 4],
+    pub at: [u32; 4],
 }
 
 impl Compiler<'_> {
@@ -413,9 +421,18 @@ impl Compiler<'_> {
             }
         };
         let grid = [shape.n_tokens.div_ceil(tile.tokens), n_kv * group.div_ceil(tile.heads)];
-        let busy = if coop.is_some() { COOP_BUSY } else { BUSY };
+        let prompt = coop.is_some_and(|t| t.heads * t.tokens == PROMPT_QUERIES);
+        let busy = match coop {
+            None => BUSY,
+            Some(_) if prompt => PROMPT_BUSY[usize::from(n_rows >= MANY_ROWS)],
+            Some(_) => COOP_BUSY,
+        };
         let parts = (busy / (grid[0] * grid[1]).max(1)).min(n_rows.div_ceil(tile.chunk)).clamp(1, MAX_PARTS);
-        let (keys, values) = (self.rows_of(inputs[1])?, self.rows_of(inputs[2])?);
+        let (mut keys, mut values) = (self.rows_of(inputs[1])?, self.rows_of(inputs[2])?);
+        if coop.is_some() {
+            let heads = |d| CacheHeads { d, n: n_kv, rows: n_rows };
+            [keys, values] = self.expanded(shape.n_tokens, [(keys, heads(d_k)), (values, heads(d_v))])?;
+        }
         let mut bindings = Bindings {
             constants: Bound::Masks,
             state: keys.bound.clone(),
@@ -452,7 +469,12 @@ impl Compiler<'_> {
         if coop.is_none() {
             constants.extend([constant("TOKENS", word(tile.tokens)?), constant("CHUNK", word(tile.chunk)?)]);
         }
-        let kernel = Kernel::plain(if coop.is_some() { "attention_coop" } else { "attention" }, &constants);
+        let name = match coop {
+            None => "attention",
+            Some(_) if prompt => "attention_prompt",
+            Some(_) => "attention_coop",
+        };
+        let kernel = Kernel::plain(name, &constants);
         let sinks_at = bindings.weights.clone();
         self.add(kernel, bindings, params, [grid[0], grid[1], parts])?;
         if !split {
@@ -483,11 +505,19 @@ impl Compiler<'_> {
     fn coop_tile(&self, q: &Operand, group: usize, n_tokens: usize, [d_k, d_v]: [usize; 2]) -> Option<Tile> {
         let fits = |d: usize| d.is_multiple_of(16) && (32..=MAX_COOP_HEAD).contains(&d);
         let aligned = [q.at, q.nb[1], q.nb[2]].iter().all(|n| n.is_multiple_of(4)) && q.nb[0] == 1;
-        if !self.target.device.abilities.matrices || n_tokens <= FEW || !fits(d_k) || !fits(d_v) || !aligned {
+        let abilities = &self.target.device.abilities;
+        if !abilities.matrices || n_tokens <= FEW || !fits(d_k) || !fits(d_v) || !aligned {
             return None;
         }
-        let heads = 1 << group.trailing_zeros().min(4);
-        Some(Tile { heads, tokens: COOP_QUERIES / heads, chunk: COOP_KEYS })
+        let heads: usize = 1 << group.trailing_zeros().min(4);
+        // A subgroup of `attention_prompt` knows what 64 tokens see.
+        let prompt = n_tokens >= PROMPT_TOKENS
+            && heads > 1
+            && d_k.is_multiple_of(64)
+            && d_v.is_multiple_of(64)
+            && abilities.workgroup_memory >= PROMPT_MEMORY;
+        let queries = if prompt { PROMPT_QUERIES } else { COOP_QUERIES };
+        Some(Tile { heads, tokens: queries / heads, chunk: COOP_KEYS })
     }
 }
 

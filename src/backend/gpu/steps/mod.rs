@@ -1,6 +1,7 @@
 //! From the steps of a plan to dispatches: one file per family. [`compile`] is the entry; `Compiler` finds where values lie.
 
 mod attention;
+mod expand_cache;
 mod few;
 mod handed;
 mod linear;
