@@ -338,7 +338,8 @@ struct Attend {
 /// Heads with norm and rotation, stored into a cache and attended to: every second row of the cache is masked for some of the
 /// first 64 tokens.
 fn attend(a: &Attend) {
-    let (n_head, n_head_kv, d) = (6, 2, a.d);
+    // More than 128 tokens go to a kernel for pairs of heads, and fours.
+    let (n_head, n_head_kv, d) = (if a.n_tokens > 128 { 8 } else { 6 }, 2, a.d);
     let mut c = Case::new((a.n_tokens * 1000 + a.n_rows + d) as u64, a.n_tokens);
     let rope = Rope {
         kind: a.kind,
@@ -419,13 +420,15 @@ fn attention_over_caches() {
     }
     attend(&Attend { n_tokens: 40, n_rows: 1500, dtype: DType::F16, d: 128, p: plain, kind, sinks: true });
     attend(&Attend { n_tokens: 33, n_rows: 600, dtype: DType::Q4_0, d: 96, p: plain, kind: RopeKind::Norm, sinks });
-    // Tokens enough for the cache to be expanded before; steps that all of a workgroup see.
-    for (dtype, d) in [(DType::F32, 64), (DType::F16, 128), (DType::Q8_0, 128), (DType::Q4_0, 96)] {
+    // Tokens enough for `attention_prompt` and for the cache to be expanded before; steps that all of a workgroup see.
+    for (dtype, d) in [(DType::F32, 64), (DType::F16, 128), (DType::Q8_0, 128), (DType::Q4_0, 64)] {
         attend(&Attend { n_tokens: 130, n_rows: 900, dtype, d, p: plain, kind, sinks });
     }
+    let capped = Attention { soft_cap: 5.0, ..plain };
+    attend(&Attend { n_tokens: 140, n_rows: 300, dtype: DType::F16, d: 64, p: capped, kind, sinks: true });
     let (n_tokens, dtype) = (9, DType::F16);
     attend(&Attend { n_tokens, n_rows: 300, dtype, d: 40, p: plain, kind: RopeKind::Norm, sinks: true });
-    attend(&Attend { n_tokens, n_rows: 90, dtype, d: 96, p: Attention { soft_cap: 5.0, ..plain }, kind, sinks });
+    attend(&Attend { n_tokens, n_rows: 90, dtype, d: 96, p: capped, kind, sinks });
     attend(&Attend {
         n_tokens,
         n_rows: 90,
