@@ -3,23 +3,6 @@
 // elements, so scores go through workgroup memory. Sums are relative to a maximum that is raised only when scores exceed
 // it by 2^SLACK: only then sums go through workgroup memory too. The head is at most 128 elements, in pieces of 16.
 
-struct Params {
-    // Elements of a key, of a value, query heads, query heads per key head.
-    ne: vec4<u32>,
-    // Queries: offset, stride of heads, of tokens; tokens.
-    q: vec4<u32>,
-    // Keys: offset, stride of heads, of rows; words before the scales.
-    k: vec4<u32>,
-    v: vec4<u32>,
-    // Offset of the result; of the parts' results plus one (0: there is one part); parts; offset of the sinks plus one.
-    out: vec4<u32>,
-    // Number of the mask.
-    mask: vec4<u32>,
-    // Scale, soft cap (0: off).
-    x: vec4<f32>,
-    unused: vec4<u32>,
-}
-
 const WG: u32 = 128;
 const ROWS: u32 = 64;
 const TOKENS: u32 = ROWS / HEADS;

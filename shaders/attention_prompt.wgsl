@@ -3,23 +3,6 @@
 // Where a maximum is raised, the inner loop ends and the step begins anew: sums that no branch inside of the loop touches stay
 // where they are, else they are copied with every step.
 
-struct Params {
-    // Elements of a key, of a value, query heads, query heads per key head.
-    ne: vec4<u32>,
-    // Queries: offset, stride of heads, of tokens; tokens.
-    q: vec4<u32>,
-    // Keys: offset, stride of heads, of rows; words before the scales.
-    k: vec4<u32>,
-    v: vec4<u32>,
-    // Offset of the result; of the parts' results plus one (0: there is one part); parts; offset of the sinks plus one.
-    out: vec4<u32>,
-    // Number of the mask.
-    mask: vec4<u32>,
-    // Scale, soft cap (0: off).
-    x: vec4<f32>,
-    unused: vec4<u32>,
-}
-
 const WG: u32 = 256;
 const ROWS: u32 = 128;
 const TOKENS: u32 = ROWS / HEADS;

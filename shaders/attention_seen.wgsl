@@ -1,4 +1,21 @@
-// What tokens see of the rows of a cache, for `attention_coop` and `attention_prompt`.
+// What `attention_coop` and `attention_prompt` are told, and what tokens see of the rows of a cache.
+
+struct Params {
+    // Elements of a key, of a value, query heads, query heads per key head.
+    ne: vec4<u32>,
+    // Queries: offset, stride of heads, of tokens; tokens.
+    q: vec4<u32>,
+    // Keys: offset, stride of heads, of rows; words before the scales.
+    k: vec4<u32>,
+    v: vec4<u32>,
+    // Offset of the result; of the parts' results plus one (0: there is one part); parts; offset of the sinks plus one.
+    out: vec4<u32>,
+    // Number of the mask.
+    mask: vec4<u32>,
+    // Scale, soft cap (0: off).
+    x: vec4<f32>,
+    unused: vec4<u32>,
+}
 
 // What a token sees: start, end, and where the word of row 0 would lie in the bitmap (none: all of them).
 struct Seen {

@@ -1,4 +1,4 @@
-// Rows of a cache to f16, for `attention_coop`, many of whose workgroups read each of them: a thread has eight elements.
+// Rows of a cache to f16, for attention many of whose workgroups read each of them: a thread has eight elements.
 
 struct Params {
     // First element, elements from one row to the next, first word of the scales, rows.

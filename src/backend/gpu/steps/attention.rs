@@ -37,9 +37,6 @@ const COOP_QUERIES: usize = 64;
 const COOP_KEYS: usize = 32;
 const MAX_COOP_HEAD: usize = 128;
 
-/// `K_TYPE` and `V_TYPE` of f32: those caches keep f32 products.
-const KV_F32: u32 = 1;
-
 /// `attention_prompt.wgsl`: fewest tokens, queries of a workgroup, bytes of workgroup memory.
 const PROMPT_TOKENS: usize = 129;
 const PROMPT_QUERIES: usize = 128;
@@ -334,6 +331,7 @@ impl Compiler<'_> {
         let memory = self.target.device.abilities.workgroup_memory as usize;
         let blocks = n_kv * group.div_ceil(heads);
         let counted = blocks * shape.n_tokens <= crate::backend::gpu::COUNTERS;
+        // Caches of f32 keep products of f32.
         let by_matrices = self.target.device.abilities.matrices
             && d <= MAX_COOP_HEAD
             && max_alibi_bias == 0.0

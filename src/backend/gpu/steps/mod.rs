@@ -325,11 +325,15 @@ fn activation(op: Option<UnaryOp>) -> u32 {
     }
 }
 
+/// The numbers of states of f32 and of f16, see [`state_type`].
+const KV_F32: u32 = 1;
+const KV_F16: u32 = 2;
+
 /// `kv.wgsl` and `heads.wgsl`: the number of a state's type.
 fn state_type(dtype: DType) -> Result<u32> {
     match dtype {
-        DType::F32 => Ok(1),
-        DType::F16 => Ok(2),
+        DType::F32 => Ok(KV_F32),
+        DType::F16 => Ok(KV_F16),
         DType::Q8_0 => Ok(3),
         DType::Q4_0 => Ok(4),
         other => Err(Error::Unsupported(format!("a state of {other} on a GPU"))),
