@@ -118,7 +118,7 @@ lint: ## Check the format and the lints, also without the GPU backend
 
 PARITY = $(CARGO) run --release --locked --example performance_parity --
 
-bench: test-data ## Measure everything beside llama.cpp and the machine's limits, write docs/performance.md (about 25 minutes)
+bench: test-data ## Measure everything beside llama.cpp and the machine's limits, write docs/performance.md (about 50 minutes)
 	$(PARITY) --docs docs/performance.md $(BENCH_ARGS)
 
 bench-gpu: test-data ## Measure the rows about GPUs, beside llama.cpp's Vulkan backend on the same card (about 10 minutes)

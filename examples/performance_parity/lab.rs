@@ -52,7 +52,7 @@ impl Drop for ModelFile {
 }
 
 impl Lab {
-    /// Rounds for a measurement that may take about `seconds`.
+    /// Five rounds for a measurement, and more until it is steady while it has not taken `seconds`.
     pub fn rounds(&self, seconds: f64) -> Repeat {
         if self.quick {
             return Repeat { min: 1, max: 2, time: Duration::from_secs_f64(0.05 * seconds), cv: STEADY_CV };

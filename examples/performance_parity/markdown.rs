@@ -35,7 +35,7 @@ fn of_run(report: &Report) -> String {
         "# Performance\n\n`make bench` measures all of this and writes this page; `make bench-kernels` measures the kernels one \
          by one. Both\nlibraries run in one process and take turns; llama.cpp is its release v0.5.0 with the CPU backend that it \
          picks for\nthe machine. The first round warms up; rounds are repeated until the coefficient of variation of every \
-         median is below\n5 %, at least five times unless a row's time is up. Outliers (3.5 median deviations) are left out of \
+         median is below\n5 %, at least five times. Outliers (3.5 median deviations) are left out of \
          medians and\ncounted. Ratios are medians over rounds. Compare ratios, not tokens per second: machines differ, and \
          are shared.\n\n",
     );
