@@ -6,6 +6,7 @@
 
 mod lanes;
 mod panels;
+mod tile;
 
 pub(super) use lanes::splat_pair;
 

@@ -1,6 +1,7 @@
 //! Sweeps of tokens over panels of weights, with AVX2.
 
-use super::{Avx2, room};
+use super::Avx2;
+use super::tile::{ROWS, TOKENS};
 use crate::backend::cpu::act::{XBlock, half_index};
 use crate::backend::cpu::simd::{Emit, PANEL_ROWS, PanelF32, PanelI8, Rows};
 use std::arch::x86_64::*;
@@ -8,63 +9,35 @@ use std::arch::x86_64::*;
 // SAFETY (all of this file): a value of `Avx2` exists only where its instructions were detected.
 
 impl Avx2 {
-    /// Eight or sixteen rows (`H` registers) of a panel times `T` tokens. `x` are their first blocks.
-    #[inline(always)]
-    fn tile_i8<const T: usize, const H: usize, const HALVES: bool, const MAX: u8>(
+    /// Sixteen rows of a panel, from `column` on, times four tokens. `x` are their first blocks.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn tile_i8<const HALVES: bool, const MAX: u8>(
         self,
         panel: PanelI8<'_>,
         column: usize,
-        x: [*const XBlock; T],
-        out: &mut [[f32; PANEL_ROWS]; T],
+        x: [*const XBlock; TOKENS],
+        out: &mut [[f32; PANEL_ROWS]; TOKENS],
     ) {
         let n_subs = if HALVES { 2 } else { 1 };
-        let steps = 8 / n_subs;
-        // Products that fit into 16 bits are added there.
-        let room = if room(MAX) < steps { room(MAX) } else { steps };
+        let n_columns = 32 / n_subs;
         // SAFETY: AVX2 and FMA are there; `sweep_i8` checked that the panel and the tokens have `n_groups` groups.
         unsafe {
-            let ones = _mm256_set1_epi16(1);
-            let mut sums = [[_mm256_setzero_ps(); H]; T];
+            let mut sums = [[_mm256_setzero_ps(); 2]; TOKENS];
             for i in 0..panel.n_groups * n_subs {
                 let (group, sub) = (i / n_subs, i % n_subs);
                 let (block, group) = (group / 8, group % 8);
-                let w = panel.q.as_ptr().add((i * steps * PANEL_ROWS + column) * 4);
-                let mut dots = [[_mm256_setzero_si256(); H]; T];
-                for from in (0..steps).step_by(room) {
-                    let mut partial = [[_mm256_setzero_si256(); H]; T];
-                    for s in from..from + room {
-                        let mut bytes = [_mm256_setzero_si256(); H];
-                        let mut signs = bytes;
-                        for h in 0..H {
-                            bytes[h] = _mm256_loadu_si256(w.add(s * PANEL_ROWS * 4 + 32 * h).cast());
-                            if MAX > 127 {
-                                signs[h] = _mm256_xor_si256(bytes[h], _mm256_set1_epi8(-128));
-                                bytes[h] = _mm256_abs_epi8(signs[h]);
-                            }
-                        }
-                        for t in 0..T {
-                            let q = (*x[t].add(block)).q.as_ptr().add(32 * group + (sub * steps + s) * 4).cast::<i32>();
-                            let q = _mm256_set1_epi32(q.read_unaligned());
-                            for h in 0..H {
-                                let q = if MAX > 127 { _mm256_sign_epi8(q, signs[h]) } else { q };
-                                let products = _mm256_maddubs_epi16(bytes[h], q);
-                                partial[t][h] =
-                                    if s == from { products } else { _mm256_add_epi16(partial[t][h], products) };
-                            }
-                        }
-                    }
-                    for t in 0..T {
-                        for h in 0..H {
-                            let wide = _mm256_madd_epi16(partial[t][h], ones);
-                            dots[t][h] = if from == 0 { wide } else { _mm256_add_epi32(dots[t][h], wide) };
-                        }
-                    }
+                let w = panel.q.as_ptr().add(i * n_columns * PANEL_ROWS + 4 * column);
+                let mut q = [std::ptr::null(); TOKENS];
+                for t in 0..TOKENS {
+                    q[t] = (&raw const (*x[t].add(block)).q).cast::<i8>().add(32 * group + sub * n_columns);
                 }
+                let dots = self.tile::<HALVES, MAX>(w, q);
                 let at = i * PANEL_ROWS + column;
-                for h in 0..H {
+                for h in 0..2 {
                     let d = _mm256_loadu_ps(panel.d.as_ptr().add(at + 8 * h));
                     let m = _mm256_loadu_ps(panel.m.as_ptr().add(at + 8 * h));
-                    for t in 0..T {
+                    for t in 0..TOKENS {
                         let x = &*x[t].add(block);
                         let scale = _mm256_mul_ps(d, _mm256_set1_ps(*x.d.as_ptr().add(group)));
                         sums[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[t][h]), scale, sums[t][h]);
@@ -79,34 +52,12 @@ impl Avx2 {
                     }
                 }
             }
-            for t in 0..T {
-                for h in 0..H {
+            for t in 0..TOKENS {
+                for h in 0..2 {
                     _mm256_storeu_ps(out[t][column + 8 * h..][..8].as_mut_ptr(), sums[t][h]);
                 }
             }
         }
-    }
-
-    /// All tokens from `from` on that come in groups of `T`; returns where it stopped.
-    #[inline(always)]
-    fn tiles_i8<const T: usize, const H: usize, const HALVES: bool, const MAX: u8>(
-        self,
-        panel: PanelI8<'_>,
-        x: Rows<'_, XBlock>,
-        mut from: usize,
-        emit: Emit<'_>,
-    ) -> usize {
-        while from + T <= x.n() {
-            let mut out = [[0.0; PANEL_ROWS]; T];
-            for column in (0..PANEL_ROWS).step_by(8 * H) {
-                self.tile_i8::<T, H, HALVES, MAX>(panel, column, x.pointers(from), &mut out);
-            }
-            for (t, sums) in out.iter().enumerate() {
-                emit(from + t, sums);
-            }
-            from += T;
-        }
-        from
     }
 
     #[inline(always)]
@@ -173,9 +124,18 @@ pub(super) unsafe fn sweep_i8<const HALVES: bool, const MAX: u8>(
     emit: Emit<'_>,
 ) {
     panel.check::<HALVES>(x.width());
-    let next = s.tiles_i8::<4, 2, HALVES, MAX>(panel, x, 0, emit);
-    let next = s.tiles_i8::<2, 2, HALVES, MAX>(panel, x, next, emit);
-    s.tiles_i8::<1, 2, HALVES, MAX>(panel, x, next, emit);
+    let n = x.n();
+    for from in (0..n).step_by(TOKENS) {
+        // What is left is no multiple of four: the last token stands in for those that are missing.
+        let tokens = std::array::from_fn(|t| x.row((from + t).min(n - 1)).as_ptr());
+        let mut out = [[0.0; PANEL_ROWS]; TOKENS];
+        for column in (0..PANEL_ROWS).step_by(ROWS) {
+            s.tile_i8::<HALVES, MAX>(panel, column, tokens, &mut out);
+        }
+        for (t, sums) in out.iter().enumerate().take(n - from) {
+            emit(from + t, sums);
+        }
+    }
 }
 
 /// # Safety
