@@ -4,6 +4,7 @@ use libloading::{Library, Symbol};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -175,7 +176,8 @@ impl LlamaCpp {
                 self.llama.get(b"llama_model_load_from_file")?;
             let model = load(name.as_ptr(), mp);
             if model.is_null() {
-                return Err(format!("llama.cpp does not load {}", path.display()).into());
+                let why = LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner);
+                return Err(format!("llama.cpp does not load {}: {why}", path.display()).into());
             }
             let vocab =
                 self.llama.get::<unsafe extern "C" fn(*mut c_void) -> *const c_void>(b"llama_model_get_vocab")?(model);
@@ -350,4 +352,15 @@ impl Drop for Loaded<'_> {
     }
 }
 
-extern "C" fn quiet(_level: i32, _text: *const c_char, _user: *mut c_void) {}
+/// The last error that the library told.
+static LAST_ERROR: Mutex<String> = Mutex::new(String::new());
+
+/// Keeps errors, and shows nothing.
+extern "C" fn quiet(level: i32, text: *const c_char, _user: *mut c_void) {
+    const ERROR: i32 = 4;
+    if level == ERROR && !text.is_null() {
+        // SAFETY: the library passes a text that ends in zero.
+        let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+        *LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner) = text.trim().into();
+    }
+}
