@@ -1,8 +1,7 @@
 // A weight matrix on the device. The fields of its blocks lie in planes, each aligned to 16 bytes, so that every load is
 // aligned and neighbours in a workgroup load neighbours in memory. A format file gives, for blocks of its type,
 //   load4(m, row, k): elements k..k+4 of a row, k a multiple of 4;
-// and those that single tokens are fast with (`fast.wgsl` says how)
-//   x_blocks(u), dot64(m, row, u, a, b).
+// and those that few tokens are fast with, what `fast.wgsl` names.
 
 struct Matrix {
     // First word of each plane.

@@ -10,13 +10,15 @@ fn x_blocks(u: u32) -> vec2<u32> {
     return vec2(2u * u, 2u * u + 1u);
 }
 
-fn dot32(m: Matrix, b: u32, x: X32) -> f32 {
-    let qs = weights[(m.planes.y >> 2u) + b];
-    let dm = unpack2x16float(weight_word(m.planes.x + b));
-    return dm.x * x.s.x * f32(dot16(low(qs), x.lo) + dot16(high(qs), x.hi)) + dm.y * (x.s.y + x.s.z);
+fn open64(m: Matrix, row: u32, u: u32) -> Open {
+    let b = row * m.blocks + 2u * u;
+    let q0 = weights[(m.planes.y >> 2u) + b];
+    let q1 = weights[(m.planes.y >> 2u) + b + 1u];
+    let a = unpack2x16float(weight_word(m.planes.x + b));
+    let c = unpack2x16float(weight_word(m.planes.x + b + 1u));
+    return Open(low(q0), high(q0), low(q1), high(q1), vec4(a.x, -a.y, c.x, -c.y));
 }
 
-fn dot64(m: Matrix, row: u32, u: u32, xa: X32, xb: X32) -> f32 {
-    let b = row * m.blocks + 2u * u;
-    return dot32(m, b, xa) + dot32(m, b + 1u, xb);
+fn dot_open(o: Open, xa: X32, xb: X32) -> f32 {
+    return dot_affine(o, xa, xb);
 }

@@ -12,14 +12,16 @@ fn x_blocks(u: u32) -> vec2<u32> {
     return vec2(2u * u, 2u * u + 1u);
 }
 
-fn dot64(m: Matrix, row: u32, u: u32, xa: X32, xb: X32) -> f32 {
+fn open64(m: Matrix, row: u32, u: u32) -> Open {
     let b = row * m.blocks + u / 4u;
     let at = (m.planes.z >> 2u) + (row * m.blocks * 4u + u) * 2u;
     let q0 = weights[at];
     let q1 = weights[at + 1u];
     let dm = unpack2x16float(weight_word(m.planes.x + b));
     let sc = vec4<f32>(byte4(weight_word(m.planes.y + row * m.blocks * 4u + u)));
-    let a = f32(dot16(low(q0), xa.lo) + dot16(low(q1), xa.hi));
-    let c = f32(dot16(high(q0), xb.lo) + dot16(high(q1), xb.hi));
-    return dm.x * (sc.x * xa.s.x * a + sc.z * xb.s.x * c) - dm.y * (sc.y * (xa.s.y + xa.s.z) + sc.w * (xb.s.y + xb.s.z));
+    return Open(low(q0), low(q1), high(q0), high(q1), sc * dm.xyxy);
+}
+
+fn dot_open(o: Open, xa: X32, xb: X32) -> f32 {
+    return dot_affine(o, xa, xb);
 }

@@ -17,7 +17,7 @@ fn fifth(h: vec4<u32>, bit: u32) -> vec4<u32> {
     return ((h >> vec4(bit)) & vec4(0x01010101u)) << vec4(4u);
 }
 
-fn dot64(m: Matrix, row: u32, u: u32, xa: X32, xb: X32) -> f32 {
+fn open64(m: Matrix, row: u32, u: u32) -> Open {
     let b = row * m.blocks + u / 4u;
     let at = (m.planes.w >> 2u) + (row * m.blocks * 4u + u) * 2u;
     let q0 = weights[at];
@@ -27,7 +27,10 @@ fn dot64(m: Matrix, row: u32, u: u32, xa: X32, xb: X32) -> f32 {
     let bit = 2u * (u & 3u);
     let dm = unpack2x16float(weight_word(m.planes.x + b));
     let sc = vec4<f32>(byte4(weight_word(m.planes.y + row * m.blocks * 4u + u)));
-    let a = f32(dot16(low(q0) | fifth(h0, bit), xa.lo) + dot16(low(q1) | fifth(h1, bit), xa.hi));
-    let c = f32(dot16(high(q0) | fifth(h0, bit + 1u), xb.lo) + dot16(high(q1) | fifth(h1, bit + 1u), xb.hi));
-    return dm.x * (sc.x * xa.s.x * a + sc.z * xb.s.x * c) - dm.y * (sc.y * (xa.s.y + xa.s.z) + sc.w * (xb.s.y + xb.s.z));
+    return Open(low(q0) | fifth(h0, bit), low(q1) | fifth(h1, bit), high(q0) | fifth(h0, bit + 1u),
+        high(q1) | fifth(h1, bit + 1u), sc * dm.xyxy);
+}
+
+fn dot_open(o: Open, xa: X32, xb: X32) -> f32 {
+    return dot_affine(o, xa, xb);
 }

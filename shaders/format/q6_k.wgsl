@@ -20,7 +20,7 @@ fn top(h: vec4<u32>, shift: u32) -> vec4<u32> {
     return ((h >> vec4(shift)) & vec4(0x03030303u)) << vec4(4u);
 }
 
-fn dot64(m: Matrix, row: u32, u: u32, xa: X32, xb: X32) -> f32 {
+fn open64(m: Matrix, row: u32, u: u32) -> Open {
     let b = row * m.blocks + u / 4u;
     let at = (m.planes.w >> 2u) + (row * m.blocks * 4u + u) * 2u;
     let q0 = weights[at];
@@ -33,10 +33,16 @@ fn dot64(m: Matrix, row: u32, u: u32, xa: X32, xb: X32) -> f32 {
     // Scales of quarter q of the run: bytes 2q and 2q + 1 of its eight.
     let sa = i32(weight_word(sat) >> (16u * (u & 1u)));
     let sb = i32(weight_word(sat + 1u) >> (16u * (u & 1u)));
-    let a0 = xa.s.x * f32(dot16(low(q0) | top(h0, shift), xa.lo)) - 32.0 * xa.s.y;
-    let a1 = xa.s.x * f32(dot16(low(q1) | top(h1, shift), xa.hi)) - 32.0 * xa.s.z;
-    let b0 = xb.s.x * f32(dot16(high(q0) | top(h0, shift + 4u), xb.lo)) - 32.0 * xb.s.y;
-    let b1 = xb.s.x * f32(dot16(high(q1) | top(h1, shift + 4u), xb.hi)) - 32.0 * xb.s.z;
-    return weight_half(m.planes.x, b) * (f32(extractBits(sa, 0u, 8u)) * a0 + f32(extractBits(sa, 8u, 8u)) * a1
-        + f32(extractBits(sb, 0u, 8u)) * b0 + f32(extractBits(sb, 8u, 8u)) * b1);
+    let sc = vec4(f32(extractBits(sa, 0u, 8u)), f32(extractBits(sa, 8u, 8u)), f32(extractBits(sb, 0u, 8u)),
+        f32(extractBits(sb, 8u, 8u)));
+    return Open(low(q0) | top(h0, shift), low(q1) | top(h1, shift), high(q0) | top(h0, shift + 4u),
+        high(q1) | top(h1, shift + 4u), sc * weight_half(m.planes.x, b));
+}
+
+fn dot_open(o: Open, xa: X32, xb: X32) -> f32 {
+    let a0 = xa.s.x * f32(dot16(o.a0, xa.lo)) - 32.0 * xa.s.y;
+    let a1 = xa.s.x * f32(dot16(o.a1, xa.hi)) - 32.0 * xa.s.z;
+    let b0 = xb.s.x * f32(dot16(o.b0, xb.lo)) - 32.0 * xb.s.y;
+    let b1 = xb.s.x * f32(dot16(o.b1, xb.hi)) - 32.0 * xb.s.z;
+    return o.s.x * a0 + o.s.y * a1 + o.s.z * b0 + o.s.w * b1;
 }

@@ -9,12 +9,15 @@ fn x_blocks(u: u32) -> vec2<u32> {
     return vec2(2u * u, 2u * u + 1u);
 }
 
-fn dot32(m: Matrix, b: u32, x: X32) -> f32 {
+fn open64(m: Matrix, row: u32, u: u32) -> Open {
+    let b = row * m.blocks + 2u * u;
     let at = (m.planes.y >> 2u) + 2u * b;
-    return weight_half(m.planes.x, b) * x.s.x * f32(dot16(weights[at], x.lo) + dot16(weights[at + 1u], x.hi));
+    let d = vec2(weight_half(m.planes.x, b), weight_half(m.planes.x, b + 1u));
+    return Open(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u], vec4(d.x, 0.0, d.y, 0.0));
 }
 
-fn dot64(m: Matrix, row: u32, u: u32, xa: X32, xb: X32) -> f32 {
-    let b = row * m.blocks + 2u * u;
-    return dot32(m, b, xa) + dot32(m, b + 1u, xb);
+fn dot_open(o: Open, xa: X32, xb: X32) -> f32 {
+    let a = f32(dot16(o.a0, xa.lo) + dot16(o.a1, xa.hi));
+    let b = f32(dot16(o.b0, xb.lo) + dot16(o.b1, xb.hi));
+    return o.s.x * xa.s.x * a + o.s.z * xb.s.x * b;
 }

@@ -49,7 +49,7 @@ pub fn of(lab: &Lab, preset: &str, ids: &[&str]) -> Result<Vec<Entry>> {
     let mut rows = short(&both)?;
     lab.say(&format!("{preset}: behind {DEPTH} tokens"));
     rows.extend(deep(&both)?);
-    for n in [8, N_SEQ] {
+    for n in [4, 8, N_SEQ] {
         lab.say(&format!("{preset}: {n} sequences"));
         rows.push(many(&both, n)?);
     }

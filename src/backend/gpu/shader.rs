@@ -71,7 +71,7 @@ pub fn has_format(dtype: DType) -> bool {
 
 /// Whether a type has products with activations of bytes.
 pub fn is_fast(dtype: DType) -> bool {
-    format_source(dtype).is_some_and(|source| source.contains("fn dot64"))
+    format_source(dtype).is_some_and(|source| source.contains("fn open64"))
 }
 
 impl Kernel {
@@ -149,7 +149,7 @@ impl Kernel {
                 VECTORS,
                 vec![
                     wgsl!("matvec_fast"),
-                    wgsl!("products"),
+                    self.products(),
                     wgsl!("emit"),
                     wgsl!("linear"),
                     wgsl!("matrix"),
@@ -174,6 +174,11 @@ impl Kernel {
         // Formats bring what their fast products need.
         let fast = (own.contains(&wgsl!("matrix")) && !own.contains(&wgsl!("fast"))).then_some(wgsl!("fast"));
         Ok(base.iter().copied().chain(own).chain(format).chain(fast).collect())
+    }
+
+    /// What `matvec_fast` sums up, by the number of its tokens.
+    fn products(&self) -> &'static str {
+        if self.constants.contains(&("TOKENS", 1)) { wgsl!("products") } else { wgsl!("products_few") }
     }
 
     /// The WGSL that reads a cache of the type that a constant tells.
@@ -224,7 +229,7 @@ impl Kernel {
                 None => text.push_str(wgsl!("products_alone")),
                 Some(dtype) => {
                     let format = format_source(dtype).unwrap_or_default();
-                    text.push_str(&renamed(&[wgsl!("products"), format].concat()));
+                    text.push_str(&renamed(&[self.products(), format].concat()));
                 }
             }
         }
@@ -322,11 +327,13 @@ pub fn compositions() -> Vec<Kernel> {
             let sizes = [u("WG", 64), u("ROWS", 4)];
             all.push(Kernel { subgroup, ..of("matvec", &sizes) });
             if is_fast(format) {
-                for (tokens, parts, emit, split) in [(1, 1, 0, 1), (1, 2, 1, 1), (4, 1, 1, 2), (2, 2, 0, 1)] {
+                for (tokens, parts, emit, split) in
+                    [(1, 1, 0, 1), (1, 2, 1, 1), (1, 1, 1, 2), (4, 1, 1, 2), (2, 2, 0, 1), (7, 2, 1, 1), (8, 1, 0, 1)]
+                {
                     let constants = [
                         u("WG", 256),
-                        u("LANES", 32),
-                        u("ROWS", 4),
+                        u("LANES", 16),
+                        u("ROWS", if tokens == 1 { 4 } else { 2 }),
                         u("SPLIT", split),
                         u("TOKENS", tokens),
                         u("PARTS", parts),

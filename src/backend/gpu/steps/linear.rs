@@ -313,8 +313,10 @@ impl Compiler<'_> {
         let mut kernel = Kernel { format, subgroup, ..Kernel::plain("matvec", &[]) };
         let (mut tokens, mut group_rows) = (1, ROWS as usize);
         if fast {
-            tokens = if experts.ids != 0 { 1 } else { x.n.next_power_of_two().min(4) };
-            let team = Team::new(x.k, if gated { part.rows } else { rows(1) }, subgroup, gated);
+            // Without subgroups what every thread has summed up lies in memory of the workgroup.
+            let most = if subgroup.is_some() { FEW } else { FEW / 2 };
+            tokens = if experts.ids != 0 { 1 } else { x.n.min(most) };
+            let team = Team::new(x.k, if gated { part.rows } else { rows(1) }, tokens, subgroup, gated);
             group_rows = team.group_rows() as usize;
             kernel.name = "matvec_fast";
             kernel.constants = team.constants();
@@ -362,21 +364,24 @@ struct Team {
 }
 
 impl Team {
-    fn new(k: usize, rows: usize, subgroup: Option<u32>, gated: bool) -> Team {
+    fn new(k: usize, rows: usize, tokens: usize, subgroup: Option<u32>, gated: bool) -> Team {
         let units = (k / UNIT).next_power_of_two() as u32;
         if subgroup.is_none() {
-            return Team { threads: 64, lanes: 8, rows: 4, split: 1 };
+            return match tokens {
+                1 => Team { threads: 64, lanes: 8, rows: 4, split: 1 },
+                _ => Team { threads: 128, lanes: 8, rows: 2, split: 1 },
+            };
         }
         let lanes = units.clamp(8, 32);
-        let team = Team { threads: 512, lanes, rows: 2, split: 1 };
         // Few rows, as many as a large device has multiprocessors: all teams of one share them.
-        if gated || units <= WIDE_UNITS || rows.div_ceil(32) > 256 {
-            return team;
-        }
-        if units >= 128 {
-            Team { threads: 1024, rows: 4, split: 4, ..team }
-        } else {
-            Team { rows: 4, split: 2, ..team }
+        let shared = !gated && units > WIDE_UNITS && rows.div_ceil(32) <= 256;
+        match (shared, tokens) {
+            (false, 1) => Team { threads: 512, lanes, rows: 2, split: 1 },
+            // Two rows, and no more than 32 in a workgroup: results of all tokens lie in its memory.
+            (false, _) => Team { threads: 16 * lanes, lanes, rows: 2, split: 1 },
+            (true, 1) if units >= 128 => Team { threads: 1024, lanes, rows: 4, split: 4 },
+            (true, 1) => Team { threads: 512, lanes, rows: 4, split: 2 },
+            (true, _) => Team { threads: 512, lanes: 16, rows: 2, split: 2 },
         }
     }
 

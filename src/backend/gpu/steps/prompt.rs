@@ -2,8 +2,9 @@
 //! other types than f16 become halves slab by slab.
 
 use super::few::{Parts, TILE, is_few, tiled_size};
-use super::linear::FEW;
+use super::linear::{FEW, UNIT};
 use super::*;
+use crate::backend::gpu::shader::is_fast;
 use crate::backend::gpu::weights::{Part, Resident};
 use crate::graph::fuse::{Linear, Mat};
 use std::sync::Arc;
@@ -14,7 +15,8 @@ const DEPTH: usize = 64;
 /// Elements that become halves at a time.
 const PIECE: usize = 8;
 
-/// Most tokens whose products `matvec_fast` is quicker with.
+/// Most tokens whose products `matvec_fast` is quicker with, and `matvec`.
+const ALONE_FAST: usize = 6;
 const ALONE: usize = 2;
 
 /// Threads of a workgroup of `halve`.
@@ -159,15 +161,20 @@ impl Compiler<'_> {
     /// Whether a step is made by cooperative matrices: f32 has more digits than a half, bf16 more range.
     pub(super) fn takes_tiles(&self, l: &Linear) -> Result<bool> {
         let x = self.value(l.x);
-        if x.ne[1] <= ALONE || !x.ne[0].is_multiple_of(PIECE) || !self.target.device.abilities.matrices {
+        if !x.ne[0].is_multiple_of(PIECE) || !self.target.device.abilities.matrices {
             return Ok(false);
         }
+        let mut alone = ALONE_FAST;
         for mat in &l.mats {
-            if matches!(self.matrix(mat)?.dtype, DType::F32 | DType::BF16) {
+            let dtype = self.matrix(mat)?.dtype;
+            if matches!(dtype, DType::F32 | DType::BF16) {
                 return Ok(false);
             }
+            if !is_fast(dtype) || !x.ne[0].is_multiple_of(UNIT) {
+                alone = ALONE;
+            }
         }
-        Ok(true)
+        Ok(x.ne[1] > alone)
     }
 
     pub(super) fn tiles(&mut self, l: &Linear) -> Result<()> {
